@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! Errors of the hypervisor boundary.
+
+use std::{fmt, io};
+
+use xenmig_types::Domid;
+
+/// The result of a hypervisor's verb.
+pub type Result<T> = std::result::Result<T, HypervisorError>;
+
+/// An error number of the operating system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Errno(pub i32);
+
+impl fmt::Display for Errno {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // "No such process (os error 3)"
+        write!(f, "{}", io::Error::from_raw_os_error(self.0))
+    }
+}
+
+/// Why a verb failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HypervisorError {
+    /// {op} of domain {domid} failed: {errno}
+    #[error("{op} of domain {domid} failed: {errno}")]
+    Call {
+        /// The verb, in Xen's words.
+        op: &'static str,
+        /// The domain it was about.
+        domid: Domid,
+        /// What the hypervisor answered.
+        errno: Errno,
+    },
+    /// {op}: this host was opened in another process; open a new one after fork
+    #[error("{op}: this host was opened in another process; open a new one after fork")]
+    Forked {
+        /// The verb that was asked for.
+        op: &'static str,
+    },
+}
+
+impl HypervisorError {
+    /// Makes the error of a failed call.
+    #[must_use]
+    pub const fn call(op: &'static str, domid: Domid, errno: i32) -> Self {
+        Self::Call { op, domid, errno: Errno(errno) }
+    }
+
+    /// Returns the errno, if the hypervisor was asked at all.
+    #[must_use]
+    pub const fn errno(&self) -> Option<Errno> {
+        match self {
+            Self::Call { errno, .. } => Some(*errno),
+            Self::Forked { .. } => None,
+        }
+    }
+
+    /// Says whether the call may succeed when it is made again (`EBUSY`, `EAGAIN`, `EINTR`).
+    #[must_use]
+    pub const fn is_transient(&self) -> bool {
+        matches!(self, Self::Call { errno: Errno(libc::EBUSY | libc::EAGAIN | libc::EINTR), .. })
+    }
+}

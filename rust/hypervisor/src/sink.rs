@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! Where a stream goes: a file descriptor written by gathering bytes of ours and pages of the guest.
+
+use std::{io, ops::Range, os::fd::RawFd};
+
+use xenmig_types::PAGE_SIZE;
+
+use crate::{
+    ForeignPages,
+    endpoint::{Direction, Endpoint, Manner, gathered, moved},
+};
+
+/// `IOV_MAX` of Linux: so many pieces go into one call.
+const IOV_MAX: usize = 1024;
+
+/// One piece of a gathered write.
+#[derive(Clone, Debug)]
+pub enum Piece<'a> {
+    /// Bytes of ours.
+    Bytes(&'a [u8]),
+    /// Consecutive pages of a mapping. Each must be mapped.
+    Pages(&'a ForeignPages, Range<usize>),
+}
+
+/// A file descriptor that takes a stream.
+#[derive(Debug)]
+pub struct Sink {
+    endpoint: Endpoint,
+    written: u64,
+    /// Kept from call to call, so that a batch allocates nothing. Empty between calls.
+    pieces: Vec<RawPiece>,
+}
+
+/// The address and length of a piece. It is only given to the kernel, and only within one call of [`Sink::write`].
+#[derive(Clone, Copy, Debug)]
+struct RawPiece(libc::iovec);
+
+// SAFETY: the addresses are used within one call only, and the vector is empty between calls.
+unsafe impl Send for RawPiece {}
+
+impl Sink {
+    /// Takes a duplicate of `fd`; the caller may close its own.
+    ///
+    /// # Errors
+    ///
+    /// `EBADF` if it is closed or not open for writing, `EISDIR`, `EPROTOTYPE` or `EINVAL` if it is of a kind that
+    /// cannot take a stream.
+    pub fn new(fd: RawFd) -> io::Result<Self> {
+        Ok(Self { endpoint: Endpoint::new(fd, Direction::Write)?, written: 0, pieces: Vec::new() })
+    }
+
+    /// Returns how many bytes were written so far, those of a failed write included.
+    #[must_use]
+    pub const fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Writes all the pieces, in order. While the other end is not ready, `keep_waiting` is asked at least every
+    /// 100 ms and after every signal.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says (`EPIPE`, `ENOSPC`, `ECONNRESET`, ...); [`io::ErrorKind::Interrupted`] if
+    /// `keep_waiting` said no; `EFAULT` if a page is not mapped. The stream is torn then.
+    pub fn write(&mut self, pieces: &[Piece<'_>], keep_waiting: &mut dyn FnMut() -> bool) -> io::Result<()> {
+        self.pieces.clear();
+        let result = self.gather(pieces).and_then(|()| self.write_gathered(keep_waiting));
+        self.pieces.clear();
+        result
+    }
+
+    fn gather(&mut self, pieces: &[Piece<'_>]) -> io::Result<()> {
+        for piece in pieces {
+            match piece {
+                Piece::Bytes(bytes) => self.push(bytes.as_ptr().cast_mut(), bytes.len()),
+                Piece::Pages(pages, range) => {
+                    for index in range.clone() {
+                        let address =
+                            pages.address(index).ok_or_else(|| io::Error::from_raw_os_error(libc::EFAULT))?;
+                        self.push(address.as_ptr(), PAGE_SIZE);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds a piece, or lengthens the last one where the new one lies behind it.
+    fn push(&mut self, base: *mut u8, len: usize) {
+        if let Some(RawPiece(last)) = self.pieces.last_mut()
+            && last.iov_base.cast::<u8>().wrapping_add(last.iov_len) == base
+        {
+            last.iov_len += len;
+        } else if len > 0 {
+            self.pieces.push(RawPiece(libc::iovec { iov_base: base.cast(), iov_len: len }));
+        }
+    }
+
+    fn write_gathered(&mut self, keep_waiting: &mut dyn FnMut() -> bool) -> io::Result<()> {
+        let mut next = 0;
+        while let Some(rest) = self.pieces.get(next..).filter(|rest| !rest.is_empty()) {
+            let count = rest.len().min(IOV_MAX);
+            match write_once(&self.endpoint, rest.as_ptr().cast(), count) {
+                Ok(0) => return Err(io::Error::from(io::ErrorKind::WriteZero)),
+                Ok(bytes) => {
+                    self.written += bytes as u64;
+                    next += consume(&mut self.pieces, next, bytes);
+                }
+                Err(error) => self.endpoint.after_error(error, keep_waiting)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Takes `bytes` off the pieces from `next` on and returns how many of them are done with.
+fn consume(pieces: &mut [RawPiece], next: usize, mut bytes: usize) -> usize {
+    let mut done = 0;
+    for RawPiece(piece) in pieces.iter_mut().skip(next) {
+        if bytes < piece.iov_len {
+            piece.iov_base = piece.iov_base.cast::<u8>().wrapping_add(bytes).cast();
+            piece.iov_len -= bytes;
+            break;
+        }
+        bytes -= piece.iov_len;
+        done += 1;
+    }
+    done
+}
+
+fn write_once(endpoint: &Endpoint, pieces: *const libc::iovec, count: usize) -> io::Result<usize> {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "at most IOV_MAX")]
+    let short_count = count as libc::c_int;
+    moved(match endpoint.manner {
+        Manner::Plain => {
+            // SAFETY: `count` pieces, each either borrowed bytes or guest pages that their mapping keeps mapped; the
+            // kernel only reads them.
+            unsafe { libc::writev(endpoint.raw(), pieces, short_count) }
+        }
+        Manner::NoWait => {
+            // SAFETY: as above. Offset -1: at the file's own position.
+            unsafe { libc::pwritev2(endpoint.raw(), pieces, short_count, -1, libc::RWF_NOWAIT) }
+        }
+        Manner::Socket => {
+            let message = gathered(pieces, count);
+            // SAFETY: as above; the message has no address and no control data.
+            unsafe {
+                libc::sendmsg(endpoint.raw(), &raw const message, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
+            }
+        }
+    })
+}
