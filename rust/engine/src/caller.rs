@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! What a save asks of the program that started it.
+
+use std::error::Error;
+
+use crate::PrecopyStats;
+
+/// An error of the caller's own: it passes through the engine unchanged.
+pub type CallerError = Box<dyn Error + Send + Sync + 'static>;
+
+/// The program that saves a domain: a toolstack, a save helper, a test. All calls come on the thread that called
+/// [`save`](crate::save), and no lock is held meanwhile.
+pub trait Caller {
+    /// Suspends the guest and returns when it is suspended.
+    ///
+    /// # Errors
+    ///
+    /// Any error ends the save.
+    fn suspend(&mut self) -> Result<(), CallerError>;
+
+    /// Lets the guest go on after a save that failed once it was suspended. Returns `false` if that is left to
+    /// somebody else.
+    ///
+    /// # Errors
+    ///
+    /// Any error leaves the guest in an unknown state, which is then reported.
+    fn resume(&mut self) -> Result<bool, CallerError> {
+        Ok(false)
+    }
+
+    /// Tells the device model to mark the pages it writes as dirty, or to stop that (`switch_qemu_logdirty`).
+    /// Called for live saves only; a guest without device model needs nothing here.
+    ///
+    /// # Errors
+    ///
+    /// An error when turning it on ends the save.
+    fn device_model_logdirty(&mut self, _on: bool) -> Result<(), CallerError> {
+        Ok(())
+    }
+
+    /// Hears how far the save has come: at each consult's phase, but not more often than
+    /// [`SaveOptions::progress_interval`](crate::SaveOptions::progress_interval).
+    ///
+    /// # Errors
+    ///
+    /// Any error ends the save.
+    fn progress(&mut self, _stats: &PrecopyStats) -> Result<(), CallerError> {
+        Ok(())
+    }
+
+    /// Asked at least every 100 ms, also while the other end does not take anything: shall the save go on?
+    ///
+    /// # Errors
+    ///
+    /// Any error ends the save.
+    fn interrupted(&mut self) -> Result<(), CallerError> {
+        Ok(())
+    }
+}

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! Why a save failed, and in what state it leaves the guest.
+
+use std::{fmt, io};
+
+use xenmig_hypervisor::{Errno, HypervisorError};
+use xenmig_stream::EncodeError;
+use xenmig_types::{DomainState, Domid, Pfn};
+
+use crate::CallerError;
+
+/// What the guest is doing when a save returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GuestState {
+    /// It was never suspended.
+    Running,
+    /// It is suspended, and somebody else must resume or destroy it.
+    Suspended,
+    /// It was suspended and goes on again.
+    Resumed,
+    /// The hypervisor could not be asked.
+    Unknown,
+}
+
+impl GuestState {
+    /// Returns the state's name as Python sees it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Suspended => "suspended",
+            Self::Resumed => "resumed",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+impl fmt::Display for GuestState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The step of a save that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum SaveError {
+    /// The hypervisor refused a call.
+    #[error(transparent)]
+    Hypervisor(#[from] HypervisorError),
+    /// Writing the stream failed.
+    #[error("writing the stream failed after {written} bytes: {source}")]
+    Transport {
+        /// What the kernel said.
+        source: io::Error,
+        /// Bytes of the stream that were written.
+        written: u64,
+    },
+    /// A record could not be made.
+    #[error("a record cannot be written: {0}")]
+    Encode(#[from] EncodeError),
+    /// The policy answered ABORT.
+    #[error("the policy aborted the precopy in iteration {iteration}{}", because(.reason.as_deref()))]
+    PolicyAbort {
+        /// The iteration it was asked in.
+        iteration: u32,
+        /// Its reason.
+        reason: Option<String>,
+    },
+    /// The policy failed; its own error says why.
+    #[error("the policy failed: {0}")]
+    Policy(CallerError),
+    /// The caller's progress callback failed.
+    #[error("the progress callback failed: {0}")]
+    Progress(CallerError),
+    /// The caller interrupted the save.
+    #[error("interrupted: {0}")]
+    Interrupted(CallerError),
+    /// The caller could not suspend the guest.
+    #[error("the guest could not be suspended: {0}")]
+    Suspend(CallerError),
+    /// The caller's suspend returned, but the guest is not suspended.
+    #[error("the suspend callback returned, but domain {domid} is {state:?} rather than suspended")]
+    NotSuspended {
+        /// The domain.
+        domid: Domid,
+        /// What it is doing instead.
+        state: DomainState,
+    },
+    /// The device model did not turn its log-dirty mode on.
+    #[error("the device model's log-dirty mode could not be turned on: {0}")]
+    DeviceModel(CallerError),
+    /// A page of a suspended guest could not be mapped.
+    #[error("mapping pfn {pfn} of domain {domid} failed: {errno}")]
+    Map {
+        /// The domain.
+        domid: Domid,
+        /// The page.
+        pfn: Pfn,
+        /// What the hypervisor answered.
+        errno: Errno,
+    },
+    /// The domain cannot be saved as it is.
+    #[error("domain {domid} cannot be saved: {why}")]
+    Refused {
+        /// The domain.
+        domid: Domid,
+        /// Why, and what to do about it.
+        why: &'static str,
+    },
+}
+
+/// A save that failed. The stream has no END record, log-dirty mode is off if the save turned it on, and nothing is
+/// mapped any more.
+#[derive(Debug, thiserror::Error)]
+#[error("{error} (the guest is {guest})")]
+pub struct SaveFailure {
+    /// The step that failed.
+    #[source]
+    pub error: SaveError,
+    /// What the guest is doing now.
+    pub guest: GuestState,
+    /// What else went wrong while cleaning up.
+    pub warnings: Vec<String>,
+}
+
+fn because(reason: Option<&str>) -> String {
+    reason.map(|reason| format!(": {reason}")).unwrap_or_default()
+}

@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! Restoring a domain: a stream that nobody has vouched for becomes the memory and state of an empty, paused domain.
+//!
+//! ```text
+//! Source ─► feed.rs ─► stream::Reader ─┬─► PAGE_DATA ─► populate.rs ─► pages.rs, or verify.rs after VERIFY
+//!                      (Record)        └─► other records ─► state.rs
+//! ```
+//!
+//! The domain is the caller's: it is not started here, and after a failure it is to be destroyed. Whatever happens,
+//! no page of it stays mapped. Nothing here is sized by a number of the stream beyond what one record may hold, and
+//! the account of the pages that exist grows with the pages that the hypervisor really gave
+//! ([`pfn_set`]). Source: libxc-migration-stream, revision 3.
+
+mod caller;
+mod error;
+mod feed;
+mod pages;
+mod pfn_set;
+mod populate;
+mod state;
+mod verify;
+
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
+
+use xenmig_hypervisor::{Hypervisor, Source};
+use xenmig_stream::{Headers, Reader, Record, RecordKind};
+use xenmig_types::{DomainState, Domid, GuestKind};
+
+pub use caller::{RestoreCaller, RestoreProgress};
+pub use error::{RestoreError, RestoreFailure};
+
+use feed::Feed;
+use pages::Page;
+use pfn_set::PfnSet;
+use state::StaticData;
+use verify::Verification;
+
+/// How a domain is restored.
+#[derive(Clone, Debug)]
+pub struct RestoreOptions {
+    /// Give the domain 2 MiB superpages where a batch holds a complete run. Else it gets 4 KiB pages only.
+    pub superpages: bool,
+    /// The least time between two calls of [`RestoreCaller::progress`].
+    pub progress_interval: Duration,
+}
+
+impl Default for RestoreOptions {
+    fn default() -> Self {
+        Self { superpages: true, progress_interval: Duration::from_millis(100) }
+    }
+}
+
+/// A restore that succeeded.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RestoreReport {
+    /// Version of the stream's format: 2 or 3.
+    pub stream_version: u32,
+    /// Major version of the sender's Xen; 0 if a legacy image was converted.
+    pub xen_major: u32,
+    /// Minor version of the sender's Xen.
+    pub xen_minor: u32,
+    /// Records of the stream, END included.
+    pub records: u64,
+    /// Optional records, which were skipped.
+    pub optional_records_skipped: u64,
+    /// Records without the contents that their kind should have, which were ignored.
+    pub void_records_skipped: u64,
+    /// Bytes of the stream.
+    pub bytes_received: u64,
+    /// Pages whose contents came, a page as often as it came.
+    pub pages_received: u64,
+    /// Pages of 4 KiB that the domain was given, those in superpages included.
+    pub pages_populated: u64,
+    /// Superpages of 2 MiB that the domain was given.
+    pub superpages: u64,
+    /// Pages that were taken away again, because the guest had given them back meanwhile.
+    pub pages_depopulated: u64,
+    /// Pages that were compared rather than written.
+    pub pages_verified: u64,
+    /// The stream has no CPUID policy: the domain keeps the one that it was made with.
+    pub missing_cpuid_policy: bool,
+    /// The stream has no MSR policy: the domain keeps the one that it was made with.
+    pub missing_msr_policy: bool,
+    /// From the call to its end.
+    pub elapsed: Duration,
+}
+
+/// Restores a domain of kind HVM or PVH from `source`, which is read up to the END record and no further. On success
+/// the domain is complete, and as paused as before.
+///
+/// # Errors
+///
+/// A [`RestoreFailure`] that names the step, and how far the stream was read.
+pub fn restore(
+    host: &dyn Hypervisor,
+    domid: Domid,
+    source: &mut Source,
+    options: &RestoreOptions,
+    caller: &mut dyn RestoreCaller,
+) -> Result<RestoreReport, RestoreFailure> {
+    let mut feed = Feed::new(source, caller);
+    match check_domain(host, domid).and_then(|()| Restore::new(host, domid, options, &mut feed)?.run()) {
+        Ok(report) => Ok(report),
+        Err(error) => Err(RestoreFailure { domid, bytes_read: feed.bytes(), error: feed.explain(error) }),
+    }
+}
+
+/// Refuses what can be refused before anything is touched.
+fn check_domain(host: &dyn Hypervisor, domid: Domid) -> Result<(), RestoreError> {
+    let refused = |why| Err(RestoreError::Refused { domid, why });
+    let info = host.domain_info(domid)?;
+    match (info.kind, info.state) {
+        (GuestKind::Pv, _) => refused("PV guests cannot be restored yet; use the stock helper"),
+        (_, DomainState::Running) => refused("it is running: pause it first, and give it no memory"),
+        (_, DomainState::Shutdown { .. }) => refused("it has shut down: restore into a new domain"),
+        (_, DomainState::Dying) => refused("it is being destroyed"),
+        (GuestKind::Hvm, DomainState::Paused) => Ok(()),
+    }
+}
+
+/// A restore under way. The steps are in the modules of the records that they deal with.
+struct Restore<'r, 'a> {
+    host: &'r dyn Hypervisor,
+    domid: Domid,
+    options: &'r RestoreOptions,
+    reader: Reader<&'r mut Feed<'a>>,
+    /// The pages that the domain was given.
+    populated: PfnSet,
+    /// The part of a batch that is being dealt with.
+    pages: Vec<Page>,
+    /// Set once pages are to be compared.
+    verification: Option<Verification>,
+    static_data: StaticData,
+    hvm_context: Option<Vec<u8>>,
+    report: RestoreReport,
+    began: Instant,
+    told: Option<Instant>,
+}
+
+impl fmt::Debug for Restore<'_, '_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Restore")
+            .field("domid", &self.domid)
+            .field("report", &self.report)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<'r, 'a> Restore<'r, 'a> {
+    /// Reads the headers.
+    fn new(
+        host: &'r dyn Hypervisor,
+        domid: Domid,
+        options: &'r RestoreOptions,
+        feed: &'r mut Feed<'a>,
+    ) -> Result<Self, RestoreError> {
+        let began = Instant::now();
+        let reader = Reader::new(feed)?;
+        let Headers { version, kind, xen_major, xen_minor } = *reader.headers();
+        if kind == GuestKind::Pv {
+            let why = "the stream is of a PV guest, which cannot be restored yet; use the stock helper";
+            return Err(RestoreError::Refused { domid, why });
+        }
+        Ok(Self {
+            host,
+            domid,
+            options,
+            reader,
+            populated: PfnSet::default(),
+            pages: Vec::new(),
+            verification: None,
+            static_data: StaticData::default(),
+            hvm_context: None,
+            report: RestoreReport {
+                stream_version: version,
+                xen_major,
+                xen_minor,
+                ..RestoreReport::default()
+            },
+            began,
+            told: None,
+        })
+    }
+
+    fn run(mut self) -> Result<RestoreReport, RestoreError> {
+        while let Some(record) = self.reader.next_record()? {
+            self.apply(record)?;
+            self.attend()?;
+        }
+        self.finish()?;
+        self.report.records = self.reader.records();
+        self.report.bytes_received = self.reader.offset();
+        self.report.elapsed = self.began.elapsed();
+        Ok(self.report)
+    }
+
+    fn apply(&mut self, record: Record) -> Result<(), RestoreError> {
+        match record {
+            Record::PageData(batch) => self.page_data(&batch)?,
+            Record::Verify => self.verification = Some(Verification::default()),
+            Record::CpuidPolicy(leaves) => self.static_data.set_cpuid(leaves, self.reader.record_offset())?,
+            Record::MsrPolicy(entries) => self.static_data.set_msrs(entries, self.reader.record_offset())?,
+            Record::StaticDataEnd => self.static_data_end()?,
+            Record::TscInfo(tsc) => self.tsc_info(&tsc)?,
+            Record::HvmParams(params) => self.hvm_params(&params)?,
+            Record::HvmContext(context) => self.hvm_context = Some(context),
+            Record::Void(_) => self.report.void_records_skipped += 1,
+            Record::Optional { .. } => self.report.optional_records_skipped += 1,
+            Record::Checkpoint => {
+                return self.unsupported(RecordKind::Checkpoint, "Remus and COLO are not done here");
+            }
+            Record::CheckpointDirtyPfnList(_) => {
+                return self.unsupported(RecordKind::CheckpointDirtyPfnList, "COLO is not done here");
+            }
+            Record::Toolstack(_) => {
+                return self.unsupported(RecordKind::Toolstack, "no released toolstack sends it");
+            }
+            Record::PvInfo { .. } => return self.unsupported(RecordKind::PvInfo, OF_PV),
+            Record::PvP2mFrames { .. } => return self.unsupported(RecordKind::PvP2mFrames, OF_PV),
+            Record::PvVcpu { part, .. } => return self.unsupported(part.kind(), OF_PV),
+            Record::SharedInfo(_) => return self.unsupported(RecordKind::SharedInfo, OF_PV),
+        }
+        Ok(())
+    }
+
+    fn unsupported(&self, kind: RecordKind, why: &'static str) -> Result<(), RestoreError> {
+        Err(RestoreError::Unsupported { kind, offset: self.reader.record_offset(), why })
+    }
+
+    /// Deals with END: what was compared must be right, and what is kept until now is applied.
+    fn finish(&mut self) -> Result<(), RestoreError> {
+        if let Some(Verification { differing, first: Some(first), .. }) = self.verification {
+            return Err(RestoreError::Differs { domid: self.domid, pages: differing, first });
+        }
+        self.load_hvm_context()
+    }
+
+    /// Asks the caller whether to go on and tells it how far the restore is, each if it is time.
+    fn attend(&mut self) -> Result<(), RestoreError> {
+        let bytes_received = self.reader.offset();
+        let records = self.reader.records();
+        let feed = self.reader.source_mut();
+        feed.listen()?;
+        if self.told.is_none_or(|told| told.elapsed() >= self.options.progress_interval) {
+            let progress = RestoreProgress {
+                records,
+                bytes_received,
+                pages_received: self.report.pages_received,
+                pages_populated: self.report.pages_populated,
+                verifying: self.verification.is_some(),
+                elapsed: self.began.elapsed(),
+            };
+            feed.tell(&progress)?;
+            self.told = Some(Instant::now());
+        }
+        Ok(())
+    }
+}
+
+const OF_PV: &str = "it belongs to a PV guest, and the stream is of an HVM guest";

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! Why a restore failed. The variant is the step.
+
+use std::io;
+
+use xenmig_hypervisor::{Errno, HypervisorError};
+use xenmig_stream::{RecordKind, StreamError};
+use xenmig_types::{Domid, Pfn};
+
+use crate::CallerError;
+
+/// The step of a restore that failed. Offsets count bytes from the start of the stream.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// The hypervisor refused a call.
+    #[error(transparent)]
+    Hypervisor(#[from] HypervisorError),
+    /// The stream breaks the format, or ends too early.
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+    /// Reading the stream failed.
+    #[error("reading the stream failed: {0}")]
+    Transport(io::Error),
+    /// The caller interrupted the restore.
+    #[error("interrupted: {0}")]
+    Interrupted(CallerError),
+    /// The caller's progress callback failed.
+    #[error("the progress callback failed: {0}")]
+    Progress(CallerError),
+    /// The domain or the stream is not of a kind that can be restored.
+    #[error("domain {domid} cannot be restored: {why}")]
+    Refused {
+        /// The domain.
+        domid: Domid,
+        /// Why, and what to do about it.
+        why: &'static str,
+    },
+    /// A record of the format that this receiver does not take.
+    #[error("{kind} record at offset {offset}: {why}")]
+    Unsupported {
+        /// The record.
+        kind: RecordKind,
+        /// Where it begins.
+        offset: u64,
+        /// Why.
+        why: &'static str,
+    },
+    /// A pfn that no guest can have.
+    #[error("PAGE_DATA record at offset {offset}: pfn {pfn} is beyond what a guest can address")]
+    PfnTooHigh {
+        /// Where the record begins.
+        offset: u64,
+        /// The pfn.
+        pfn: Pfn,
+    },
+    /// A pfn that stands twice in one record.
+    #[error("PAGE_DATA record at offset {offset}: pfn {pfn} is in it twice")]
+    PfnTwice {
+        /// Where the record begins.
+        offset: u64,
+        /// The pfn.
+        pfn: Pfn,
+    },
+    /// The hypervisor gave fewer pages than the guest has.
+    #[error(
+        "domain {domid} got {given} of {asked} pages, none at pfn {pfn}: the host or the domain's limit is exhausted, \
+         or there is a page already"
+    )]
+    Populate {
+        /// The domain.
+        domid: Domid,
+        /// The first page that it did not get.
+        pfn: Pfn,
+        /// Pages of this batch that it got.
+        given: u64,
+        /// Pages of this batch that it needs.
+        asked: u64,
+    },
+    /// A page could not be mapped.
+    #[error("mapping pfn {pfn} of domain {domid} failed: {errno}")]
+    Map {
+        /// The domain.
+        domid: Domid,
+        /// The page.
+        pfn: Pfn,
+        /// What the hypervisor answered.
+        errno: Errno,
+    },
+    /// An HVM parameter could not be set.
+    #[error("HVM parameter {index} cannot be set to {value:#x}: {error}")]
+    Param {
+        /// `HVM_PARAM_*` of `public/hvm/params.h`.
+        index: u32,
+        /// Its value.
+        value: u64,
+        /// What the hypervisor answered.
+        error: HypervisorError,
+    },
+    /// Pages that were sent again are not as they were sent before.
+    #[error("{pages} pages of domain {domid} are not as the sender has them, the first at pfn {first}")]
+    Differs {
+        /// The domain.
+        domid: Domid,
+        /// How many pages differ, or are missing.
+        pages: u64,
+        /// The first of them, in the order of the stream.
+        first: Pfn,
+    },
+    /// The stream ended properly, but without a record that the guest cannot do without.
+    #[error("the stream ended without a {0} record")]
+    Missing(RecordKind),
+}
+
+/// A restore that failed. The domain was not started and is of no use any more; nothing of it is mapped.
+#[derive(Debug, thiserror::Error)]
+#[error("{error} (restoring domain {domid}, {bytes_read} bytes into the stream)")]
+pub struct RestoreFailure {
+    /// The domain.
+    pub domid: Domid,
+    /// How far the stream was read, in bytes.
+    pub bytes_read: u64,
+    /// The step that failed.
+    #[source]
+    pub error: RestoreError,
+}

@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! Restore, against the simulated host: streams made by hand, whole domains, broken streams, a host that fails.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "a test that meets the unexpected shall panic"
+)]
+
+mod build;
+mod caller;
+mod domains;
+mod faults;
+mod hostile;
+mod memory;
+mod state;
+mod verify;
