@@ -20,15 +20,10 @@ use crate::{MAX_BATCH_PAGES, SaveError, bitmap::Owed, guest::hvm, stats::Sent};
 /// What a pass over the memory does with pages that are not there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Pass {
-    /// A hole is sent as XTAB. Not needed where the receiver has nothing yet.
-    pub(crate) send_holes: bool,
+    /// A hole below this pfn is sent as XTAB. From here on the receiver has nothing yet that could become one.
+    pub(crate) holes_below: Pfn,
     /// A page that cannot be mapped is owed to the final pass, not an error: the guest is running.
     pub(crate) defer: bool,
-}
-
-impl Pass {
-    /// The guest is suspended: everything that is set must go out.
-    pub(crate) const FINAL: Self = Self { send_holes: true, defer: false };
 }
 
 /// Why a write to the stream stopped.
@@ -92,7 +87,7 @@ impl Batch {
         let described = self.pfns.iter().zip(&self.types);
         self.words.extend(
             described
-                .filter(|(_, kind)| pass.send_holes || **kind != PageType::Xtab)
+                .filter(|(pfn, kind)| **kind != PageType::Xtab || **pfn < pass.holes_below)
                 .map(|(pfn, kind)| PageWord::new(*pfn, *kind)),
         );
         if self.words.is_empty() {

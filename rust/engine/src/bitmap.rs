@@ -49,6 +49,11 @@ impl Cursor {
         !batch.is_empty()
     }
 
+    /// Returns the pfn below which everything was taken.
+    pub(crate) const fn reached(&self) -> Pfn {
+        Pfn(self.next)
+    }
+
     /// Adds what is still ahead to `owed`, and returns how many pages of it were not owed before.
     pub(crate) fn owe_rest(&self, words: &[u64], owed: &mut Owed) -> u64 {
         let before = owed.count;

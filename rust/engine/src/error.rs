@@ -7,7 +7,7 @@ use xenmig_hypervisor::{Errno, HypervisorError};
 use xenmig_stream::EncodeError;
 use xenmig_types::{DomainState, Domid, Pfn};
 
-use crate::CallerError;
+use crate::{CallerError, PrecopyStats};
 
 /// What the guest is doing when a save returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,10 +59,10 @@ pub enum SaveError {
     #[error("a record cannot be written: {0}")]
     Encode(#[from] EncodeError),
     /// The policy answered ABORT.
-    #[error("the policy aborted the precopy in iteration {iteration}{}", because(.reason.as_deref()))]
+    #[error("the policy aborted the precopy in iteration {}{}", .stats.iteration, because(.reason.as_deref()))]
     PolicyAbort {
-        /// The iteration it was asked in.
-        iteration: u32,
+        /// What it had been told.
+        stats: Box<PrecopyStats>,
         /// Its reason.
         reason: Option<String>,
     },
@@ -85,6 +85,16 @@ pub enum SaveError {
         domid: Domid,
         /// What it is doing instead.
         state: DomainState,
+    },
+    /// The guest got memory behind the end of the p2m that the save began with.
+    #[error("the p2m of domain {domid} grew from {before} to {now} pages during the save: save it again")]
+    P2mGrew {
+        /// The domain.
+        domid: Domid,
+        /// Its size when the save began, in pages.
+        before: u64,
+        /// Its size when the guest was suspended, in pages.
+        now: u64,
     },
     /// The device model did not turn its log-dirty mode on.
     #[error("the device model's log-dirty mode could not be turned on: {0}")]

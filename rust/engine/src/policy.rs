@@ -35,7 +35,7 @@ impl From<Decision> for Verdict {
 pub enum Phase {
     /// A round is about to be sent; the dirty count is known.
     BeforeRound,
-    /// A batch of the round was sent.
+    /// A batch of the round was sent; one that was all holes is not asked about.
     Batch,
     /// A round was sent; the dirty count is not known until the next CLEAN.
     AfterRound,
@@ -65,7 +65,8 @@ pub enum ConsultMode {
     /// As libxc does: twice a round. A STOP before a round still sends that round live.
     #[default]
     Round,
-    /// Before a round, after each batch and after a round. Every answer takes effect at once.
+    /// Before a round, after each batch of which something was sent, and after a round. Every answer takes effect at
+    /// once.
     Batch,
 }
 

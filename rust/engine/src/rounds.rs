@@ -21,6 +21,7 @@
 use std::time::Instant;
 
 use xenmig_hypervisor::{CleanPass, DirtyBitmap};
+use xenmig_types::Pfn;
 
 use crate::{
     ConsultMode, Decision, Phase, SaveError, Verdict,
@@ -48,7 +49,7 @@ pub(crate) fn precopy(run: &mut Run<'_>) -> Result<Verdict, SaveError> {
                 return Ok(verdict);
             }
             (ConsultMode::Batch, _) => {
-                run.owe_rest(Cursor::default());
+                stop_here(run, Cursor::default());
                 return Ok(verdict);
             }
         }
@@ -59,8 +60,8 @@ pub(crate) fn precopy(run: &mut Run<'_>) -> Result<Verdict, SaveError> {
         if verdict.decision != Decision::Continue {
             return Ok(verdict);
         }
-        if dirty == 0 {
-            // A policy that goes on with nothing to do must not make the hypervisor spin, which pauses the guest.
+        if run.ledger.sent_nothing() {
+            // A policy that goes on with nothing to send must not make CLEAN spin, which pauses the guest.
             let early = run.options.min_round.saturating_sub(run.ledger.cleaned_ago());
             run.wait(early)?;
         }
@@ -78,13 +79,14 @@ fn send_round(
     mut redirtied: Option<&mut Redirtied>,
 ) -> Result<Option<Verdict>, SaveError> {
     if dirty == 0 {
+        run.ledger.skip_round();
         return Ok(None);
     }
     let ours = run.options.consult == ConsultMode::Batch;
     // The receiver has nothing yet: it need not be told of holes, and runs that it can back by superpages shall
     // stay whole.
     let first = ours && run.ledger.now.iteration == 0;
-    let pass = Pass { send_holes: !first, defer: true };
+    let pass = Pass { holes_below: if first { Pfn(0) } else { run.holes_below }, defer: true };
     let cut = if first { Cut::Aligned } else { Cut::Filled };
 
     run.ledger.begin_round(Phase::BeforeRound, dirty);
@@ -103,13 +105,21 @@ fn send_round(
         }
         let verdict = run.consult_after_batch()?;
         if verdict.decision != Decision::Continue {
-            run.owe_rest(cursor);
+            stop_here(run, cursor);
             stop = Some(verdict);
             break;
         }
     }
     run.ledger.end_round();
     Ok(stop)
+}
+
+/// Leaves what the round has not reached to the final pass.
+fn stop_here(run: &mut Run<'_>, cursor: Cursor) {
+    run.owe_rest(cursor);
+    if run.ledger.now.iteration == 0 {
+        run.holes_below = cursor.reached();
+    }
 }
 
 /// Pages that are dirty again already: to send them now is wasted, as the next CLEAN has them.
@@ -121,7 +131,7 @@ struct Redirtied {
 impl Redirtied {
     /// Returns nothing if the save does not skip pages.
     fn new(run: &Run<'_>) -> Result<Option<Self>, SaveError> {
-        if !run.options.skip_redirtied {
+        if !run.options.skip_redirtied || run.options.consult != ConsultMode::Batch {
             return Ok(None);
         }
         let bitmap = run.host.dirty_bitmap(run.domid, run.ledger.now.p2m_size)?;

@@ -8,7 +8,7 @@ use std::{
 };
 
 use xenmig_hypervisor::{CleanPass, DirtyBitmap, Hypervisor, HypervisorError, Piece, Sink};
-use xenmig_types::Domid;
+use xenmig_types::{DomainInfo, Domid, Pfn};
 
 use crate::{
     Caller, CallerError, Decision, Phase, Policy, SaveError, SaveOptions, Verdict,
@@ -20,7 +20,7 @@ use crate::{
 /// The caller is asked at least so often whether to go on.
 const LISTEN_INTERVAL: Duration = Duration::from_millis(100);
 /// So often a PEEK without a bitmap refreshes the dirty rate within a round.
-const PEEK_INTERVAL: Duration = Duration::from_millis(100);
+const PEEK_INTERVAL: Duration = Duration::from_millis(50);
 /// A CLEAN or PEEK that says EBUSY is made again so often, at this distance.
 const BUSY_RETRIES: u32 = 1000;
 const BUSY_WAIT: Duration = Duration::from_millis(1);
@@ -29,6 +29,8 @@ pub(crate) struct Run<'a> {
     pub(crate) host: &'a dyn Hypervisor,
     pub(crate) domid: Domid,
     pub(crate) options: &'a SaveOptions,
+    /// The guest was suspended before the save began: then it is not for us to resume it.
+    pub(crate) suspended_before: bool,
     pub(crate) caller: &'a mut dyn Caller,
     pub(crate) ledger: Ledger,
     /// What the current round claims.
@@ -36,6 +38,8 @@ pub(crate) struct Run<'a> {
     /// What the final pass must send in any case.
     pub(crate) owed: Owed,
     pub(crate) batch: Batch,
+    /// Nothing at or above this pfn was ever sent, so holes there need not be: a first round that was stopped midway.
+    pub(crate) holes_below: Pfn,
     sink: &'a mut Sink,
     policy: &'a mut dyn Policy,
     /// When the clock was last read. It is read twice a batch and no more: that is what a consult costs most.
@@ -57,13 +61,13 @@ impl fmt::Debug for Run<'_> {
 impl<'a> Run<'a> {
     pub(crate) fn new(
         host: &'a dyn Hypervisor,
-        domid: Domid,
+        info: DomainInfo,
         sink: &'a mut Sink,
         options: &'a SaveOptions,
         policy: &'a mut dyn Policy,
         caller: &'a mut dyn Caller,
     ) -> Result<Self, SaveError> {
-        let ram_pages = host.domain_info(domid)?.total_pages;
+        let domid = info.domid;
         let p2m_size = host.nr_gpfns(domid)?;
         let bitmap = host.dirty_bitmap(domid, p2m_size)?;
         let owed = Owed::new(bitmap.words().len());
@@ -72,11 +76,13 @@ impl<'a> Run<'a> {
             host,
             domid,
             options,
+            suspended_before: info.state.is_suspended(),
             caller,
-            ledger: Ledger::new(p2m_size, ram_pages),
+            ledger: Ledger::new(p2m_size, info.total_pages),
             bitmap,
             owed,
             batch: Batch::new(),
+            holes_below: Pfn(u64::MAX),
             sink,
             policy,
             now,
@@ -104,8 +110,8 @@ impl<'a> Run<'a> {
         self.ledger.consults += 1;
         let verdict = self.policy.decide(self.ledger.at(phase, self.now)).map_err(SaveError::Policy)?;
         if verdict.decision == Decision::Abort {
-            let iteration = self.ledger.now.iteration;
-            return Err(SaveError::PolicyAbort { iteration, reason: verdict.reason });
+            let stats = Box::new(self.ledger.now.clone());
+            return Err(SaveError::PolicyAbort { stats, reason: verdict.reason });
         }
         Ok(verdict)
     }
@@ -157,6 +163,7 @@ impl<'a> Run<'a> {
             let at = Instant::now();
             match self.host.clean(self.domid, Some(&mut self.bitmap), pass) {
                 Ok(_) => {
+                    self.peeked = at;
                     let dirty = bitmap::count(self.bitmap.words());
                     self.ledger.cleaned(dirty, at);
                     return Ok(dirty);

@@ -10,11 +10,14 @@
 //! guest that was suspended is resumed if the caller can. Sources: libxc-migration-stream, section "Layout"; `public/domctl.h`,
 //! `XEN_DOMCTL_SHADOW_OP_*`.
 
-use std::time::{Duration, Instant};
+use std::{
+    panic::{self, AssertUnwindSafe},
+    time::{Duration, Instant},
+};
 
 use xenmig_hypervisor::{CleanPass, Hypervisor, Sink};
 use xenmig_stream::encode;
-use xenmig_types::{DomainState, Domid, GuestKind};
+use xenmig_types::{DomainInfo, DomainState, Domid, GuestKind, Pfn};
 
 use crate::{
     Caller, ConsultMode, GuestState, LibxcPolicy, Phase, Policy, RoundStats, SaveError, SaveFailure, Verdict,
@@ -124,7 +127,7 @@ pub fn save(
     let policy = policy.unwrap_or(&mut libxc);
     let mut aftermath = Aftermath::default();
     let result = start(host, domid, options)
-        .and_then(|()| Run::new(host, domid, sink, options, policy, &mut *caller))
+        .and_then(|info| Run::new(host, info, sink, options, policy, &mut *caller))
         .and_then(|mut run| {
             if options.live { live(&mut run, &mut aftermath) } else { nonlive(&mut run, &mut aftermath) }
         });
@@ -140,13 +143,13 @@ pub fn save(
 /// What has to be known when a save fails.
 #[derive(Debug, Default)]
 struct Aftermath {
-    /// The caller was asked to suspend the guest.
+    /// The guest ran at the start, and the caller was asked to suspend it.
     suspending: bool,
     warnings: Vec<String>,
 }
 
 /// Refuses what can be refused before anything is touched.
-fn start(host: &dyn Hypervisor, domid: Domid, options: &SaveOptions) -> Result<(), SaveError> {
+fn start(host: &dyn Hypervisor, domid: Domid, options: &SaveOptions) -> Result<DomainInfo, SaveError> {
     let refused = |why| Err(SaveError::Refused { domid, why });
     let info = host.domain_info(domid)?;
     match (info.kind, info.state) {
@@ -158,17 +161,18 @@ fn start(host: &dyn Hypervisor, domid: Domid, options: &SaveOptions) -> Result<(
         _ if options.verify && !options.live => {
             refused("verify needs a live save: the other kind sends each page once")
         }
-        _ => Ok(()),
+        _ => Ok(info),
     }
 }
 
 fn live(run: &mut Run<'_>, aftermath: &mut Aftermath) -> Result<SaveReport, SaveError> {
     run.caller.device_model_logdirty(true).map_err(SaveError::DeviceModel)?;
-    let result = logged(run, aftermath);
+    // A panic must not leave it on either, and only the caller can turn it off.
+    let result = panic::catch_unwind(AssertUnwindSafe(|| logged(run, aftermath)));
     if let Err(error) = run.caller.device_model_logdirty(false) {
         aftermath.warnings.push(format!("the device model's log-dirty mode is still on: {error}"));
     }
-    result
+    result.unwrap_or_else(|panic| panic::resume_unwind(panic))
 }
 
 /// The part of a live save during which log-dirty mode is on.
@@ -230,18 +234,26 @@ fn preamble(run: &mut Run<'_>) -> Result<(), SaveError> {
 /// Has the caller suspend the guest, and makes sure that it is.
 fn suspend(run: &mut Run<'_>, aftermath: &mut Aftermath) -> Result<(), SaveError> {
     run.attend(Phase::StopAndCopy)?;
-    aftermath.suspending = true;
+    aftermath.suspending = !run.suspended_before;
     run.caller.suspend().map_err(SaveError::Suspend)?;
-    let state = run.host.domain_info(run.domid)?.state;
-    if state.is_suspended() { Ok(()) } else { Err(SaveError::NotSuspended { domid: run.domid, state }) }
+    let domid = run.domid;
+    let state = run.host.domain_info(domid)?.state;
+    if !state.is_suspended() {
+        return Err(SaveError::NotSuspended { domid, state });
+    }
+    // A page that was ballooned in behind the end of the bitmap would be lost without a word.
+    let (before, now) = (run.ledger.now.p2m_size, run.host.nr_gpfns(domid)?);
+    if now > before { Err(SaveError::P2mGrew { domid, before, now }) } else { Ok(()) }
 }
 
 /// Sends everything that the bitmap holds, of a guest that does not run.
 fn send_bitmap(run: &mut Run<'_>, phase: Phase) -> Result<(), SaveError> {
     run.ledger.begin_round(phase, bitmap::count(run.bitmap.words()));
+    let holes_below = if phase == Phase::Verify { Pfn(u64::MAX) } else { run.holes_below };
+    let pass = Pass { holes_below, defer: false };
     let mut cursor = Cursor::default();
     while cursor.next_batch(run.bitmap.words(), Cut::Filled, &mut run.batch.pfns) {
-        run.send_batch(Pass::FINAL, 0)?;
+        run.send_batch(pass, 0)?;
         run.attend(phase)?;
     }
     run.ledger.end_round();
@@ -335,11 +347,21 @@ fn settle_guest(
     caller: &mut dyn Caller,
     aftermath: &mut Aftermath,
 ) -> GuestState {
-    match host.domain_info(domid) {
-        Err(_) => GuestState::Unknown,
-        Ok(info) if !info.state.is_suspended() => GuestState::Running,
-        Ok(_) if !aftermath.suspending => GuestState::Suspended,
-        Ok(_) => match caller.resume() {
+    let state = match host.domain_info(domid) {
+        Ok(info) => info.state,
+        Err(error) => {
+            aftermath.warnings.push(format!("nobody knows what the guest is doing: {error}"));
+            return GuestState::Unknown;
+        }
+    };
+    match state {
+        DomainState::Running | DomainState::Paused => GuestState::Running,
+        state if !state.is_suspended() => {
+            aftermath.warnings.push(format!("the guest is gone: {state:?}"));
+            GuestState::Unknown
+        }
+        _ if !aftermath.suspending => GuestState::Suspended,
+        _ => match caller.resume() {
             Ok(true) => GuestState::Resumed,
             Ok(false) => GuestState::Suspended,
             Err(error) => {

@@ -73,17 +73,15 @@ impl PrecopyStats {
         }
     }
 
-    /// Returns how many pages the final pass would have to send if the guest were suspended now: an upper bound, as
-    /// a page may be both unsent and dirty again. Until the first PEEK of a round its dirtying is estimated from the
-    /// dirty rate. The first round claims holes as well, so what it has left is taken from the memory's size.
+    /// Returns how many pages the final pass would have to send if the guest were suspended now: an estimate. What is
+    /// dirty again is taken from the last PEEK or from the dirty rate, whichever says more; the first is up to 50 ms
+    /// old, the second counts a page that is written often only once for each CLEAN. A page may be both unsent and dirty
+    /// again. The first round claims holes as well, so what it has left is taken from the memory's size.
     #[must_use]
     pub fn pages_owed(&self) -> u64 {
-        let redirtied = self.pages_redirtied.unwrap_or_else(|| {
-            let estimate = self.dirty_rate.unwrap_or(0.0) * self.round_elapsed.as_secs_f64();
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "as saturates")]
-            let pages = estimate as u64;
-            pages
-        });
+        let estimate = self.dirty_rate.unwrap_or(0.0) * self.round_elapsed.as_secs_f64();
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "as saturates")]
+        let redirtied = self.pages_redirtied.unwrap_or(0).max(estimate as u64);
         let remaining = match self.iteration {
             0 => self.pages_remaining.min(self.ram_pages.saturating_sub(self.pages_sent)),
             _ => self.pages_remaining,
@@ -155,6 +153,7 @@ pub(crate) struct Ledger {
     pub(crate) consults: u64,
     began: Instant,
     round_began: Option<Instant>,
+    bytes_before_round: u64,
     /// Since when the hypervisor's dirty bitmap has been collecting.
     cleaned: Instant,
     sending: Rate,
@@ -169,6 +168,7 @@ impl Ledger {
             consults: 0,
             began: now,
             round_began: None,
+            bytes_before_round: 0,
             cleaned: now,
             sending: Rate::default(),
         }
@@ -182,6 +182,7 @@ impl Ledger {
     pub(crate) fn begin_round(&mut self, phase: Phase, dirty_count: u64) {
         self.now.pages_remaining = dirty_count;
         self.now.dirty_count = None;
+        self.bytes_before_round = self.now.bytes_sent;
         self.round_began = Some(Instant::now());
         self.rounds.push(RoundStats {
             iteration: self.now.iteration,
@@ -194,6 +195,16 @@ impl Ledger {
             bytes_sent: 0,
             elapsed: Duration::ZERO,
         });
+    }
+
+    /// Notes that there is nothing to send in this round; it has no account.
+    pub(crate) fn skip_round(&mut self) {
+        self.bytes_before_round = self.now.bytes_sent;
+    }
+
+    /// Says whether the last round sent nothing at all.
+    pub(crate) const fn sent_nothing(&self) -> bool {
+        self.now.bytes_sent == self.bytes_before_round
     }
 
     /// Enters one batch. `claimed` pages left the bitmap, `deferred` of them are newly owed.
