@@ -19,6 +19,8 @@ mod pv;
 pub mod sim;
 mod sink;
 mod source;
+#[cfg(feature = "xen")]
+pub mod xen;
 
 use std::fmt;
 

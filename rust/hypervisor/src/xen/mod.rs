@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! The real Xen, from its control domain.
+//!
+//! ```text
+//! host.rs ──> control.rs ─────────────────────────────> libxenctrl (one version's) ──┐
+//!    │                                                                               v
+//!    ├──> logdirty.rs page_types.rs cpu_policy.rs domain_info.rs                     │
+//!    │                  └──> domctl.rs ──> call.rs ───> libxencall ──────────────> privcmd ──> Xen
+//!    └──> mapping.rs ─────────────────────────────────> libxenforeignmemory ─────────^
+//! ```
+//!
+//! Types, constants and prototypes come from the crate `xenctrl-sys`, that is from the headers of the machine this
+//! was built on; the functions are looked up when a host is opened. So a build with this module loads anywhere, and
+//! [`XenHost::open`] says what a machine lacks. `interface.rs` says which Xen a build is for.
+//!
+//! Two ways lead to a hypercall. libxenctrl's functions are used where they lose nothing. Four things are asked by
+//! domctl, through libxencall, whose interface is stable:
+//! * log-dirty, because `xc_logdirty_control` takes a structure that its header calls opaque, when all that Xen needs
+//!   is the bitmap's address;
+//! * page types, because libxenctrl maps and unmaps a bounce buffer for each batch;
+//! * the CPU policy, because its functions are in libxenguest, which must not be loaded for so little;
+//! * domain info, because `xc_domain_getinfo` became `xc_domain_getinfo_single` in 4.18; the domctl stayed the same.
+//!
+//! They need no lock either: libxencall may be used by many threads, so a CLEAN of one domain, which takes long, does
+//! not hold up another domain's save.
+
+mod buffer;
+mod call;
+mod control;
+mod cpu_policy;
+mod domain_info;
+mod domctl;
+mod error;
+mod host;
+mod interface;
+mod libraries;
+mod logdirty;
+mod mapping;
+mod page_types;
+#[cfg(test)]
+mod tests;
+
+pub use error::XenOpenError;
+pub use host::XenHost;

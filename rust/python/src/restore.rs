@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! `restore`: from Python's arguments to the engine, and back with a result or an exception.
+//!
+//! What an exception of a restore does not have is the guest's state: the new domain has not run, and the old one is
+//! in other hands.
+
+use pyo3::{intern, prelude::*};
+use xenmig_engine::{
+    CallerError,
+    restore::{RestoreCaller, RestoreError, RestoreFailure, RestoreOptions, RestoreProgress},
+};
+use xenmig_hypervisor::{Errno, HypervisorError};
+
+use crate::{
+    args::{DomidArg, Fd, seconds},
+    caller::{interrupted, optional},
+    detach::{attached, detached},
+    endpoint,
+    errors::{self, Aftermath, Raise},
+    host::AnyHost,
+    results::{PyRestoreProgress, PyRestoreResult, Restored},
+};
+
+/// Restores a domain from a file descriptor. ``xenmig.restore`` is the friendlier form of it.
+#[pyfunction]
+#[pyo3(signature = (host, domid, fd, *, on_progress, progress_interval_s))]
+pub(crate) fn restore(
+    py: Python<'_>,
+    host: AnyHost,
+    domid: DomidArg,
+    fd: Fd,
+    on_progress: Option<&Bound<'_, PyAny>>,
+    progress_interval_s: f64,
+) -> PyResult<PyRestoreResult> {
+    let options = RestoreOptions {
+        progress_interval: seconds("progress_interval_s", progress_interval_s)?,
+        ..RestoreOptions::default()
+    };
+    let mut caller = Receiver { on_progress: optional("on_progress", on_progress)? };
+    let mut source = endpoint::source(py, fd)?;
+    let report = detached(py, || {
+        xenmig_engine::restore::restore(&*host.0, domid.0, &mut source, &options, &mut caller)
+    })?;
+    Ok(PyRestoreResult(Restored { domid: domid.0, report }))
+}
+
+/// The callbacks of a restore.
+struct Receiver {
+    on_progress: Option<Py<PyAny>>,
+}
+
+impl RestoreCaller for Receiver {
+    fn progress(&mut self, progress: &RestoreProgress) -> Result<(), CallerError> {
+        let Some(on_progress) = &self.on_progress else { return Ok(()) };
+        attached(|py| on_progress.call1(py, (PyRestoreProgress(progress.clone()),)).map(drop))
+    }
+
+    fn interrupted(&mut self) -> Result<(), CallerError> {
+        interrupted()
+    }
+}
+
+impl Raise for RestoreFailure {
+    fn raise(self, py: Python<'_>) -> PyErr {
+        /// What it means that the hypervisor gave fewer pages than it was asked for.
+        const ENOMEM: Errno = Errno(12);
+        let Self { domid, bytes_read, error } = self;
+        let nothing = Aftermath::default();
+        let message = error.to_string();
+        match error {
+            RestoreError::Interrupted(error) | RestoreError::Progress(error) => {
+                errors::passed_through(py, error, nothing)
+            }
+            RestoreError::Hypervisor(error) => errors::hypervisor(py, &error, nothing),
+            RestoreError::Param { error: HypervisorError::Call { op, errno, .. }, .. } => {
+                errors::hypercall(py, op, domid, errno, message, nothing)
+            }
+            RestoreError::Param { error, .. } => errors::hypervisor(py, &error, nothing),
+            RestoreError::Populate { .. } => {
+                errors::hypercall(py, "populate_physmap", domid, ENOMEM, message, nothing)
+            }
+            RestoreError::Map { errno, .. } => {
+                errors::hypercall(py, "foreign mapping", domid, errno, message, nothing)
+            }
+            RestoreError::Transport(source) => errors::transport(py, &source, message, nothing),
+            RestoreError::Refused { .. } => errors::plain(py, "DomainRefused", &message, nothing),
+            RestoreError::Stream(error) => invalid(py, &message, error.offset()),
+            RestoreError::Unsupported { offset, .. }
+            | RestoreError::PfnTooHigh { offset, .. }
+            | RestoreError::PfnTwice { offset, .. } => invalid(py, &message, offset),
+            RestoreError::Differs { .. } | RestoreError::Missing(_) => invalid(py, &message, bytes_read),
+        }
+    }
+}
+
+/// Makes the exception for a stream that cannot be restored. `offset` is in bytes from its start.
+fn invalid(py: Python<'_>, message: &str, offset: u64) -> PyErr {
+    errors::exception(py, "StreamError", (message,), Aftermath::default(), |details| {
+        details.set_item(intern!(py, "offset"), offset)
+    })
+}

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! `XenHost`: the real Xen, opened from its control domain. The class is there in every build; what a build or a machine
+//! lacks is said when one is made.
+
+use std::sync::Arc;
+
+use pyo3::{prelude::*, types::PyDict};
+use xenmig_hypervisor::Hypervisor;
+use xenmig_types::{DomainState, GuestKind};
+
+use crate::{
+    args::DomidArg,
+    detach::detached,
+    errors::{self, Aftermath},
+};
+
+/// The Xen that this machine runs under.
+#[pyclass(frozen, module = "xenmig._native", name = "XenHost")]
+#[derive(Debug)]
+pub(crate) struct PyXenHost(Arc<dyn Hypervisor>);
+
+impl PyXenHost {
+    /// Returns the host for the engine.
+    pub(crate) fn hypervisor(&self) -> Arc<dyn Hypervisor> {
+        Arc::clone(&self.0)
+    }
+}
+
+#[cfg(feature = "xen")]
+fn open(py: Python<'_>) -> PyResult<Arc<dyn Hypervisor>> {
+    match py.detach(xenmig_hypervisor::xen::XenHost::open) {
+        Ok(host) => Ok(Arc::new(host)),
+        Err(error) => Err(unavailable(py, &error.to_string(), error.errno().map(|errno| errno.0))),
+    }
+}
+
+#[cfg(not(feature = "xen"))]
+fn open(py: Python<'_>) -> PyResult<Arc<dyn Hypervisor>> {
+    const TEXT: &str = "this build of xenmig has no support for Xen: install Xen's headers and libclang (Debian: \
+                        libxen-dev, libclang-dev) and build it again";
+    Err(unavailable(py, TEXT, None))
+}
+
+fn unavailable(py: Python<'_>, message: &str, errno: Option<i32>) -> PyErr {
+    errors::exception(py, "XenUnavailable", (message,), Aftermath::default(), |details| {
+        details.set_item("errno", errno)
+    })
+}
+
+#[pymethods]
+impl PyXenHost {
+    #[new]
+    fn new(py: Python<'_>) -> PyResult<Self> {
+        open(py).map(Self)
+    }
+
+    /// Version of the running hypervisor, as (major, minor).
+    #[getter]
+    fn version(&self, py: Python<'_>) -> PyResult<(u16, u16)> {
+        let version = detached(py, || self.0.version())?;
+        Ok((version.major, version.minor))
+    }
+
+    /// What the hypervisor says of a domain: its kind, its state, its pages.
+    fn domain_info<'py>(&self, py: Python<'py>, domid: DomidArg) -> PyResult<Bound<'py, PyDict>> {
+        let info = detached(py, || self.0.domain_info(domid.0))?;
+        let result = PyDict::new(py);
+        result.set_item("domid", info.domid.get())?;
+        result.set_item("kind", if info.kind == GuestKind::Pv { "pv" } else { "hvm" })?;
+        let state = match info.state {
+            DomainState::Running => "running",
+            DomainState::Paused => "paused",
+            state if state.is_suspended() => "suspended",
+            DomainState::Shutdown { .. } => "shutdown",
+            DomainState::Dying => "dying",
+        };
+        result.set_item("state", state)?;
+        result.set_item("total_pages", info.total_pages)?;
+        result.set_item("max_pages", info.max_pages)?;
+        Ok(result)
+    }
+}
