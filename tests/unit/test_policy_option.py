@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""``--policy`` and ``--policy-arg``: what a user writes, and the policy that it makes."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from xenmig import AllOf, AnyOf, Decision, PrecopyStats
+from xenmig.cli.policy_option import BUILT_IN, PolicyOptionError, load_policy
+from xenmig.policies import AbortAfter, DowntimeTarget, LibxcPolicy, StopAfter
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SOURCE = """
+from xenmig import Decision
+from xenmig.policies import StopAfter
+
+class Waits:
+    def __init__(self, rounds=1, mood="calm"):
+        self.rounds, self.mood = rounds, mood
+
+    def __call__(self, stats, /):
+        return Decision.CONTINUE
+
+class Outer:
+    Inner = Waits
+
+def impatient(stats, *, after=2):
+    return Decision.STOP_AND_COPY if stats.iteration >= after else Decision.CONTINUE
+
+async def eventually(stats):
+    return Decision.STOP_AND_COPY
+
+ready = StopAfter(rounds=7)
+number = 7
+"""
+
+
+@pytest.fixture(autouse=True)
+def working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A directory with a module of policies, and with one that cannot be imported."""
+    (tmp_path / "mine.py").write_text(SOURCE)
+    (tmp_path / "broken.py").write_text("import nothing_of_this_name\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+
+
+def test_built_in_ones_have_a_name_and_take_arguments() -> None:
+    assert isinstance(load_policy("libxc"), LibxcPolicy)
+    target = load_policy("downtime:ms=300,overhead_ms=5")
+    assert isinstance(target, DowntimeTarget)
+    assert (target.ms, target.overhead_ms) == (300, 5)
+    limit = load_policy("stop-after", ["rounds=3", "seconds=2.5"])
+    assert isinstance(limit, StopAfter)
+    assert (limit.rounds, limit.seconds) == (3, 2.5)
+    assert isinstance(load_policy("abort-after:seconds=1"), AbortAfter)
+    assert set(BUILT_IN) == {"libxc", "downtime", "stop-after", "abort-after"}
+
+
+@pytest.mark.parametrize("where", ["mine", "mine.py", "./mine.py"])
+def test_anybodys_class_function_or_instance(where: str) -> None:
+    waits = load_policy(f"{where}:Waits", ["rounds=3", "mood=cheerful"])
+    assert type(waits).__name__ == "Waits"
+    assert vars(waits) == {"rounds": 3, "mood": "cheerful"}
+    assert type(load_policy(f"{where}:Outer.Inner")).__name__ == "Waits"
+    impatient = load_policy(f"{where}:impatient")
+    assert impatient(PrecopyStats.example(iteration=2)) is Decision.STOP_AND_COPY
+    patient = load_policy(f"{where}:impatient", ["after=3"])
+    assert patient(PrecopyStats.example(iteration=2)) is Decision.CONTINUE
+    ready = load_policy(f"{where}:ready")
+    assert isinstance(ready, StopAfter)
+    assert ready.rounds == 7
+
+
+def test_combinations_bind_as_in_python() -> None:
+    policy = load_policy("libxc|mine:impatient & downtime:ms=300 |abort-after:seconds=9")
+    assert isinstance(policy, AnyOf)
+    libxc, both, abort = policy.members
+    assert isinstance(libxc, LibxcPolicy)
+    assert isinstance(both, AllOf)
+    assert repr(both) == "(impatient & DowntimeTarget)"
+    assert isinstance(abort, AbortAfter)
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "message"),
+    [
+        (
+            "nonsense",
+            [],
+            "no policy 'nonsense': give one of libxc, downtime, stop-after, abort-after, or module",
+        ),
+        ("", [], "no policy ''"),
+        ("libxc |", [], "no policy ''"),
+        (":Waits", [], "no policy ':Waits'"),
+        ("stop-after", [], "stop-after: StopAfter needs a limit"),
+        ("stop-after:rounds", [], "'rounds' is no policy argument: write it as key=value"),
+        ("libxc", ["rounds"], "'rounds' is no policy argument"),
+        ("downtime:ms=5", [], "leaves nothing of the 5 ms"),
+        ("downtime:seconds=5", [], "unexpected keyword argument 'seconds'"),
+        ("libxc:rounds=3", [], r"libxc: .*takes no arguments"),
+        ("nowhere:Class", [], "cannot load nowhere: ModuleNotFoundError"),
+        ("nowhere.py:Class", [], "cannot load nowhere.py: FileNotFoundError"),
+        (
+            "broken:Class",
+            [],
+            "cannot load broken: ModuleNotFoundError: No module named 'nothing_of_this_name'",
+        ),
+        ("mine:Nobody", [], "mine has no Nobody"),
+        ("mine:number", [], "mine:number: .*int objects cannot be called"),
+        ("mine:eventually", [], "mine:eventually: .*coroutine function"),
+        ("libxc | mine:Waits", ["rounds=1"], "--policy-arg is for a single policy"),
+    ],
+)
+def test_what_cannot_be_understood_is_explained(text: str, arguments: list[str], message: str) -> None:
+    with pytest.raises(PolicyOptionError, match=message):
+        load_policy(text, arguments)
