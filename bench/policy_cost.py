@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 __all__ = ["measure"]
 
 _CALLS = 200_000
+_CONTINUE, _STOP = xenmig.Decision.CONTINUE, xenmig.Decision.STOP_AND_COPY
 
 
 def trivial(stats: xenmig.PrecopyStats) -> xenmig.Decision:
     """The least that a policy can do and still end: one round, then stop."""
-    return xenmig.Decision.STOP_AND_COPY if stats.iteration else xenmig.Decision.CONTINUE
+    return _STOP if stats.iteration else _CONTINUE
 
 
 def _body_s() -> float:

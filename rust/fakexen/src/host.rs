@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! The host: the simulated domains, each with what the simulation does not have and the Xen libraries ask for.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, LazyLock, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use xenmig_hypervisor::{
+    HypervisorError,
+    sim::{SimDomain, SimHost},
+};
+use xenmig_types::{DomainState, Domid};
+
+use crate::{
+    policy::Policy,
+    resource::GrantTable,
+    spec::{Failure, Spec},
+    tally::Tally,
+};
+
+/// A domain.
+#[derive(Debug)]
+pub(crate) struct Domain {
+    /// Its number.
+    pub(crate) domid: Domid,
+    /// Its memory, its vCPUs, its state.
+    pub(crate) sim: Arc<SimDomain>,
+    /// Its grant table.
+    pub(crate) grants: GrantTable,
+    /// Types that `getpageframeinfo3` reports instead of the true ones, as numbers 0 to 15.
+    pub(crate) types: BTreeMap<u64, u64>,
+    /// Calls about this domain.
+    pub(crate) tally: Tally,
+    /// Whether it ever ran: its CPU policy cannot be changed any more.
+    started: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Host {
+    sim: SimHost,
+    domains: RwLock<BTreeMap<u16, Arc<Domain>>>,
+}
+
+static HOST: LazyLock<Host> =
+    LazyLock::new(|| Host { sim: SimHost::new(), domains: RwLock::new(BTreeMap::new()) });
+
+/// Returns the host that answers for the simulated domains.
+pub(crate) fn sim() -> &'static SimHost {
+    &HOST.sim
+}
+
+/// Returns a domain.
+pub(crate) fn domain(domid: u16) -> Option<Arc<Domain>> {
+    HOST.domains.read().unwrap_or_else(PoisonError::into_inner).get(&domid).cloned()
+}
+
+/// Returns the first domain whose number is not below `domid`.
+pub(crate) fn domain_from(domid: u16) -> Option<Arc<Domain>> {
+    let domains = HOST.domains.read().unwrap_or_else(PoisonError::into_inner);
+    domains.range(domid..).next().map(|(_, domain)| Arc::clone(domain))
+}
+
+/// Returns all numbers.
+pub(crate) fn domids() -> Vec<u16> {
+    HOST.domains.read().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
+}
+
+/// Returns the errno of a simulated domain's refusal.
+pub(crate) fn errno(error: &HypervisorError) -> i32 {
+    error.errno().map_or(libc::ENODEV, |errno| errno.0)
+}
+
+/// Makes a domain.
+pub(crate) fn create(spec: &Spec) -> Result<Arc<Domain>, Failure> {
+    let grants = GrantTable::new().map_err(|error| Failure::system("making a grant table", &error))?;
+    let policy = Policy::of_spec(spec)?;
+    let config = spec.config()?;
+    let sim = sim().create(config)?;
+    let ready = prepare(&sim, spec, &policy);
+    let domain = Arc::new(Domain {
+        domid: sim.domid(),
+        started: AtomicBool::new(sim.state() != DomainState::Paused),
+        sim,
+        grants,
+        types: spec.types.iter().copied().collect(),
+        tally: Tally::new(),
+    });
+    if let Err(failure) = ready {
+        self::sim().destroy(domain.domid)?;
+        return Err(failure);
+    }
+    let mut domains = HOST.domains.write().unwrap_or_else(PoisonError::into_inner);
+    domains.insert(domain.domid.get(), Arc::clone(&domain));
+    Ok(domain)
+}
+
+fn prepare(sim: &SimDomain, spec: &Spec, policy: &Policy) -> Result<(), Failure> {
+    use xenmig_hypervisor::Hypervisor;
+    if spec.populated && spec.fill {
+        sim.fill(spec.seed);
+    }
+    if spec.warm {
+        sim.door_warm().map_err(|error| Failure::system("backing RAM with memory", &error))?;
+    }
+    self::sim().set_cpu_policy(sim.domid(), &policy.serialise())?;
+    Ok(())
+}
+
+/// Destroys a domain. Its memory goes when the last mapping is gone.
+pub(crate) fn destroy(domid: u16) -> Result<(), Failure> {
+    let mut domains = HOST.domains.write().unwrap_or_else(PoisonError::into_inner);
+    let domain = domains.remove(&domid).ok_or_else(|| Failure::no_domain(domid))?;
+    drop(domains);
+    sim().destroy(domain.domid)?;
+    Ok(())
+}
+
+impl Domain {
+    /// Notes that the domain runs.
+    pub(crate) fn start(&self) {
+        self.started.store(true, Ordering::Release);
+    }
+
+    /// Says whether it ever ran.
+    pub(crate) fn has_started(&self) -> bool {
+        self.started.load(Ordering::Acquire)
+    }
+}

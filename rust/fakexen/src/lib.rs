@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! `libfakexen.so`: a test tool that stands at the kernel's door. Loaded by `LD_PRELOAD`, it plays
+//! `/dev/xen/privcmd` and `/dev/xen/hypercall`, and answers hypercalls from simulated domains. All Xen libraries above
+//! it are the real ones, so the real `xc_domain_save` and `xc_domain_restore` run on a machine without Xen.
+//!
+//! ```text
+//! libxenguest, libxenctrl, libxencall, libxenforeignmemory         a test
+//!       │ open ioctl mmap munmap close                                │ fakexen_create, fakexen_counters, ...
+//!       v                                                             v
+//!     doors ──> devices: which descriptor is which device          control ──> spec, report
+//!       │ ├───> areas: hypercall buffers, foreign mappings            │
+//!       │ └───> mapping, resource ──────────┐                         │
+//!       v                                   v                         v
+//!   hypercall ──> domctl, shadow, sysctl, memory_op, small_ops ──> host: the simulated domains
+//!                        every call: tally ──> faults, trace
+//! ```
+//!
+//! What it does not model: PV domains, the time that a hypervisor takes (unless a test injects one), and that memory
+//! mapped from the kernel's device is special: the kernel refuses `vmsplice`, `O_DIRECT` and the like on it.
+//! `FAKEXEN_TRACE=1` prints each call.
+
+mod areas;
+mod caller;
+mod control;
+mod devices;
+mod domctl;
+mod doors;
+mod faults;
+mod host;
+mod hypercall;
+mod kinds;
+mod layout;
+mod mapping;
+mod memory_op;
+mod next;
+mod policy;
+mod process;
+mod report;
+mod resource;
+mod shadow;
+mod small_ops;
+mod spec;
+mod sysctl;
+mod tally;
+mod trace;
+
+#[cfg(test)]
+mod tests;
