@@ -192,10 +192,28 @@ fn the_first_round_has_no_holes_and_whole_superpages() {
         assert!(item.words.iter().all(|word| word.pfn / 1024 == item.words[0].pfn / 1024));
         assert!(item.words.iter().all(|word| word.kind == PageType::Notab));
     }
+    // A batch that is nothing but holes is no batch to be asked about.
+    let batch_of_first =
+        |consult: &&Consult| consult.stats.phase == Phase::Batch && consult.stats.iteration == 0;
+    assert_eq!(policy.consults.iter().filter(batch_of_first).count(), chunks.len());
     assert_eq!(saved.report().passes[0].pages_sent, 6001 - 1 - 30 - 500 - 1024);
     assert_eq!(saved.report().passes[0].pages_claimed, 7778);
     let words: Vec<_> = rest.iter().flat_map(|item| &item.words).map(|word| (word.pfn, word.kind)).collect();
     assert_eq!(words, [(1, PageType::Xtab), (10, PageType::Notab), (7777, PageType::Notab)]);
+}
+
+/// What a first round never reached, the receiver never heard of: its holes need not be named. Those below do.
+#[test]
+fn the_holes_of_a_first_round_that_was_stopped() {
+    let host = SimHost::new();
+    let out = [5, 2000].map(|pfn| (When::AtSuspend, Action::BalloonOut(Pfn(pfn))));
+    let domain = Shape::with_holes(3000, &[2500..2600]).build(&host, out.into_iter().collect());
+    let mut policy = at_consult(1, Decision::StopAndCopy);
+    let (saved, _) = save(&host, &domain, &options(), &mut policy);
+    let stream = saved.stream();
+    let words = stream.batches().flat_map(|item| &item.words);
+    let holes: Vec<_> = words.filter(|word| word.kind == PageType::Xtab).map(|word| word.pfn).collect();
+    assert_eq!(holes, [5]);
 }
 
 /// A policy that goes on with nothing dirty: the hypervisor must not be kept busy with CLEANs.

@@ -27,7 +27,7 @@ use support::{
     Mine,
     account::{failed_cleanly, nothing_left, nothing_lost},
     domains::{Shape, writes},
-    policies::{Recorder, at_consult},
+    policies::Recorder,
     save_to_file,
     toolstack::{Asked, Suspends, Toolstack},
 };
@@ -183,7 +183,7 @@ fn an_error_of_the_progress_callback_comes_out_as_it_is() {
 #[test]
 fn an_interrupt_is_heard_within_a_tenth_of_a_second() {
     let base = options(ConsultMode::Batch);
-    let idle = SaveOptions { min_round: Duration::from_secs(60), ..base.clone() };
+    let idle = SaveOptions { min_round: Duration::from_secs(3), ..base.clone() };
     let busy = [base.clone(), options(ConsultMode::Round), SaveOptions { live: false, ..base }];
     for options in busy.iter().chain([&idle]) {
         let host = SimHost::new();
@@ -195,7 +195,10 @@ fn an_interrupt_is_heard_within_a_tenth_of_a_second() {
         }
         let time = Duration::from_millis(150);
         let mut toolstack = Toolstack { interrupts_after: Some(time), ..Toolstack::new(&domain) };
-        let mut policy = at_consult(usize::MAX, Decision::Abort);
+        // A save that does not listen comes to an end as well.
+        let mut policy = Recorder::new(|_, stats| {
+            if stats.elapsed > Duration::from_secs(2) { Decision::Abort } else { Decision::Continue }
+        });
         let began = Instant::now();
         let saved = save_to_file(&host, &domain, options, Some(&mut policy), &mut toolstack);
         let SaveError::Interrupted(error) = &saved.failure().error else { panic!("{}", saved.failure()) };
@@ -230,6 +233,7 @@ fn progress_is_told() {
         domain.resume().unwrap();
         let seldom = SaveOptions { progress_interval: Duration::from_secs(60), ..options(consult) };
         let mut toolstack = Toolstack::new(&domain);
+        let mut policy = Recorder::new(|_, stats| two_rounds(stats));
         save_to_file(&host, &domain, &seldom, Some(&mut policy), &mut toolstack).report();
         assert_eq!(toolstack.progress.len(), 1);
     }

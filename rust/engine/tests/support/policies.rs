@@ -24,6 +24,8 @@ impl<F: FnMut(usize, &PrecopyStats) -> Decision> Recorder<F> {
 
 impl<F: FnMut(usize, &PrecopyStats) -> Decision> Policy for Recorder<F> {
     fn decide(&mut self, stats: &PrecopyStats) -> Result<Verdict, CallerError> {
+        let last = self.consults.last().map_or(Decision::Continue, |consult| consult.decision);
+        assert_eq!(last, Decision::Continue, "asked again behind this answer");
         let decision = (self.answer)(self.consults.len(), stats);
         self.consults.push(Consult { stats: stats.clone(), decision });
         Ok(Verdict { decision, reason: Some(format!("consult {}", self.consults.len() - 1)) })

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One job for both engines: two equal domains, each saved by one of them, and what must be the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tests.parity.compare import explain
+from tests.parity.engine import MODULES
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.parity.client import Worker
+    from tests.parity.protocol import DomainSpec, SaveOptions, SaveOutcome
+
+#: Calls that both engines make equally often: what changes the log-dirty bitmap, what a batch consists of.
+#: (Of others xenmig makes fewer, since it keeps what libxc asks for again.)
+SAME_CALLS = (
+    "shadow_clean",
+    "shadow_clean_final",
+    "getpageframeinfo3",
+    "mmapbatch",
+    "gettscinfo",
+    "gethvmcontext",
+)
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A domain that was saved."""
+
+    domid: int
+    stream: Path
+    outcome: SaveOutcome
+    calls: dict[str, int]
+
+
+def save_both(xen: Worker, spec: DomainSpec, directory: Path, options: SaveOptions) -> tuple[Saved, Saved]:
+    """Saves two equal domains, one with libxc and one with xenmig. The files are named after the engines."""
+    results = []
+    for engine in MODULES:
+        domid, stream = xen.create(spec), directory / engine
+        outcome = xen.save(engine, domid, stream, options)
+        results.append(Saved(domid, stream, outcome, xen.counters(domid)["calls"]))
+    libxc, xenmig = results
+    return libxc, xenmig
+
+
+def save_alike(xen: Worker, spec: DomainSpec, directory: Path, options: SaveOptions) -> tuple[Saved, Saved]:
+    """Does the same, and asserts that both succeed with the same bytes, consults, callbacks and calls."""
+    libxc, xenmig = save_both(xen, spec, directory, options)
+    for saved in (libxc, xenmig):
+        assert not saved.outcome.failed, (saved.stream.name, saved.outcome.messages)
+    assert_same(libxc, xenmig)
+    return libxc, xenmig
+
+
+def assert_same(libxc: Saved, xenmig: Saved) -> None:
+    """Asserts that two saves gave the same bytes by the same consults, callbacks and calls."""
+    difference = explain(libxc.stream, xenmig.stream)
+    assert difference is None, difference
+    assert xenmig.outcome.consults == libxc.outcome.consults
+    assert xenmig.outcome.events == [*_callbacks(libxc)]
+    counts = [{name: saved.calls.get(name, 0) for name in SAME_CALLS} for saved in (libxc, xenmig)]
+    assert counts[0] == counts[1]
+
+
+def _callbacks(libxc: Saved) -> list[str]:
+    """Returns the callbacks that xenmig must make: libxc's, but it tells the device model if live only."""
+    live = libxc.calls.get("shadow_clean_final", 0) or "consult" in libxc.outcome.events
+    return [event for event in libxc.outcome.events if live or not event.startswith("qemu_logdirty")]
