@@ -8,16 +8,6 @@ pub const MAX_BATCH_PAGES: usize = 1024;
 
 const BITS: u64 = u64::BITS as u64;
 
-/// How a batch is cut out of a bitmap.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Cut {
-    /// The next 1024 pages that are set, wherever they are.
-    Filled,
-    /// Those of the next 1024 pages that are set, from a multiple of 1024 on: the receiver sees whole 2 MiB runs
-    /// even where the bitmap has gaps.
-    Aligned,
-}
-
 /// A place in a bitmap: everything below it was taken.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Cursor {
@@ -25,22 +15,17 @@ pub(crate) struct Cursor {
 }
 
 impl Cursor {
-    /// Takes the next batch into `batch`, which is emptied first. Returns `false` if there is none left.
-    pub(crate) fn next_batch(&mut self, words: &[u64], cut: Cut, batch: &mut Vec<Pfn>) -> bool {
+    /// Takes the next pages that are set, at most 1024, into `batch`, which is emptied first. Returns `false` if there
+    /// are none left. Where every page is set, batches begin at multiples of 1024, so that the receiver sees whole
+    /// 2 MiB runs.
+    pub(crate) fn next_batch(&mut self, words: &[u64], batch: &mut Vec<Pfn>) -> bool {
         batch.clear();
-        let mut end = u64::MAX;
         for (base, mut word) in self.rest_of(words) {
-            if base >= end {
-                break;
-            }
             while word != 0 {
                 if batch.len() == MAX_BATCH_PAGES {
                     return true;
                 }
                 let pfn = base + u64::from(word.trailing_zeros());
-                if batch.is_empty() && cut == Cut::Aligned {
-                    end = (pfn | (MAX_BATCH_PAGES as u64 - 1)) + 1;
-                }
                 batch.push(Pfn(pfn));
                 self.next = pfn + 1;
                 word &= word - 1;
@@ -148,9 +133,9 @@ mod tests {
         words
     }
 
-    fn batches(words: &[u64], cut: Cut) -> Vec<Vec<u64>> {
+    fn batches(words: &[u64]) -> Vec<Vec<u64>> {
         let (mut cursor, mut batch, mut all) = (Cursor::default(), Vec::new(), Vec::new());
-        while cursor.next_batch(words, cut, &mut batch) {
+        while cursor.next_batch(words, &mut batch) {
             all.push(batch.iter().map(|pfn| pfn.0).collect());
         }
         all
@@ -161,14 +146,7 @@ mod tests {
         fn filled_batches_are_the_set_bits_cut_at_1024(pfns in proptest::collection::btree_set(0_u64..10_000, 0..4000)) {
             let pfns: Vec<_> = pfns.into_iter().collect();
             let want: Vec<Vec<u64>> = pfns.chunks(MAX_BATCH_PAGES).map(<[u64]>::to_vec).collect();
-            prop_assert_eq!(batches(&bitmap(&pfns, 10_000), Cut::Filled), want);
-        }
-
-        #[test]
-        fn aligned_batches_are_the_set_bits_of_each_chunk(pfns in proptest::collection::btree_set(0_u64..10_000, 0..4000)) {
-            let pfns: Vec<_> = pfns.into_iter().collect();
-            let want: Vec<Vec<u64>> = pfns.chunk_by(|a, b| a / 1024 == b / 1024).map(<[u64]>::to_vec).collect();
-            prop_assert_eq!(batches(&bitmap(&pfns, 10_000), Cut::Aligned), want);
+            prop_assert_eq!(batches(&bitmap(&pfns, 10_000)), want);
         }
 
         #[test]
@@ -181,7 +159,7 @@ mod tests {
             let words = bitmap(&pfns, 5000);
             let (mut cursor, mut batch) = (Cursor::default(), Vec::new());
             for _ in 0..taken {
-                cursor.next_batch(&words, Cut::Filled, &mut batch);
+                cursor.next_batch(&words, &mut batch);
             }
             let mut owed = Owed::new(words.len());
             for pfn in &owed_before {
@@ -205,7 +183,7 @@ mod tests {
             let mut words = vec![0; u64::div_ceil(pages, BITS) as usize];
             set_all(&mut words, pages);
             assert_eq!(count(&words), pages);
-            assert_eq!(batches(&words, Cut::Filled).concat(), (0..pages).collect::<Vec<_>>());
+            assert_eq!(batches(&words).concat(), (0..pages).collect::<Vec<_>>());
         }
     }
 }

@@ -26,7 +26,7 @@ use xenmig_types::Pfn;
 use crate::{
     ConsultMode, Decision, Phase, SaveError, Verdict,
     batch::Pass,
-    bitmap::{self, Cursor, Cut},
+    bitmap::{self, Cursor},
     run::Run,
 };
 
@@ -83,18 +83,16 @@ fn send_round(
         return Ok(None);
     }
     let ours = run.options.consult == ConsultMode::Batch;
-    // The receiver has nothing yet: it need not be told of holes, and runs that it can back by superpages shall
-    // stay whole.
+    // The receiver has nothing yet, so it need not be told of holes.
     let first = ours && run.ledger.now.iteration == 0;
     let pass = Pass { holes_below: if first { Pfn(0) } else { run.holes_below }, defer: true };
-    let cut = if first { Cut::Aligned } else { Cut::Filled };
 
     run.ledger.begin_round(Phase::BeforeRound, dirty);
     let mut cursor = Cursor::default();
     let mut stop = None;
-    while cursor.next_batch(run.bitmap.words(), cut, &mut run.batch.pfns) {
+    while cursor.next_batch(run.bitmap.words(), &mut run.batch.pfns) {
         let skipped = match redirtied.as_deref_mut() {
-            Some(redirtied) => redirtied.leave_out(run)?,
+            Some(redirtied) => redirtied.leave_out(run),
             None => 0,
         };
         let sent = run.send_batch(pass, skipped)?;
@@ -146,17 +144,17 @@ impl Redirtied {
 
     /// Takes the pages that are dirty again out of the batch and returns how many there were. Between two CLEANs a
     /// page only ever becomes dirty, so an old PEEK misses pages but never names a wrong one.
-    fn leave_out(&mut self, run: &mut Run<'_>) -> Result<u64, SaveError> {
+    fn leave_out(&mut self, run: &mut Run<'_>) -> u64 {
         if self.peeked.is_none_or(|at| at.elapsed() >= run.options.skip_interval) {
             match run.host.peek(run.domid, Some(&mut self.bitmap)) {
                 Ok(_) => self.peeked = Some(Instant::now()),
-                Err(error) if error.is_transient() => self.forget(),
-                Err(error) => return Err(error.into()),
+                // Skipping only saves work: without an answer nothing is skipped.
+                Err(_) => self.forget(),
             }
         }
         let before = run.batch.pfns.len();
         let words = self.bitmap.words();
         run.batch.pfns.retain(|pfn| !bitmap::contains(words, *pfn));
-        Ok((before - run.batch.pfns.len()) as u64)
+        (before - run.batch.pfns.len()) as u64
     }
 }

@@ -41,6 +41,8 @@ pub(crate) struct Run<'a> {
     /// Nothing at or above this pfn was ever sent, so holes there need not be: a first round that was stopped midway.
     pub(crate) holes_below: Pfn,
     sink: &'a mut Sink,
+    /// What the sink had written before this save.
+    written_before: u64,
     policy: &'a mut dyn Policy,
     /// When the clock was last read. It is read twice a batch and no more: that is what a consult costs most.
     now: Instant,
@@ -83,6 +85,7 @@ impl<'a> Run<'a> {
             owed,
             batch: Batch::new(),
             holes_below: Pfn(u64::MAX),
+            written_before: sink.written(),
             sink,
             policy,
             now,
@@ -151,7 +154,7 @@ impl<'a> Run<'a> {
     fn torn(&self, source: io::Error, interrupt: Option<CallerError>) -> SaveError {
         match interrupt {
             Some(error) => SaveError::Interrupted(error),
-            None => SaveError::Transport { source, written: self.sink.written() },
+            None => SaveError::Transport { source, written: self.sink.written() - self.written_before },
         }
     }
 

@@ -22,7 +22,7 @@ use xenmig_types::{DomainInfo, DomainState, Domid, GuestKind, Pfn};
 use crate::{
     Caller, ConsultMode, GuestState, LibxcPolicy, Phase, Policy, RoundStats, SaveError, SaveFailure, Verdict,
     batch::Pass,
-    bitmap::{self, Cursor, Cut},
+    bitmap::{self, Cursor},
     guest::hvm,
     rounds,
     run::Run,
@@ -126,16 +126,21 @@ pub fn save(
     let mut libxc = LibxcPolicy;
     let policy = policy.unwrap_or(&mut libxc);
     let mut aftermath = Aftermath::default();
-    let result = start(host, domid, options)
-        .and_then(|info| Run::new(host, info, sink, options, policy, &mut *caller))
-        .and_then(|mut run| {
-            if options.live { live(&mut run, &mut aftermath) } else { nonlive(&mut run, &mut aftermath) }
-        });
+    // A panic must not leave the guest suspended.
+    let result = panic::catch_unwind(AssertUnwindSafe(|| {
+        let info = start(host, domid, options)?;
+        let mut run = Run::new(host, info, sink, options, policy, &mut *caller)?;
+        if options.live { live(&mut run, &mut aftermath) } else { nonlive(&mut run, &mut aftermath) }
+    }));
     match result {
-        Ok(report) => Ok(SaveReport { warnings: aftermath.warnings, ..report }),
-        Err(error) => {
+        Ok(Ok(report)) => Ok(SaveReport { warnings: aftermath.warnings, ..report }),
+        Ok(Err(error)) => {
             let guest = settle_guest(host, domid, caller, &mut aftermath);
             Err(SaveFailure { error, guest, warnings: aftermath.warnings })
+        }
+        Err(panic) => {
+            settle_guest(host, domid, caller, &mut aftermath);
+            panic::resume_unwind(panic)
         }
     }
 }
@@ -252,7 +257,7 @@ fn send_bitmap(run: &mut Run<'_>, phase: Phase) -> Result<(), SaveError> {
     let holes_below = if phase == Phase::Verify { Pfn(u64::MAX) } else { run.holes_below };
     let pass = Pass { holes_below, defer: false };
     let mut cursor = Cursor::default();
-    while cursor.next_batch(run.bitmap.words(), Cut::Filled, &mut run.batch.pfns) {
+    while cursor.next_batch(run.bitmap.words(), &mut run.batch.pfns) {
         run.send_batch(pass, 0)?;
         run.attend(phase)?;
     }

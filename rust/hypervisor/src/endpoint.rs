@@ -18,16 +18,29 @@ pub(crate) enum Direction {
     Write,
 }
 
-/// How a call on the descriptor is made, so that it does not block: it says `EAGAIN` instead, and the wait is a poll
-/// that ends every 100 ms. The descriptor's own `O_NONBLOCK` is left alone, since others may share it.
+/// How a call on the descriptor is made, so that it blocks for 100 ms at most: it says `EAGAIN` then. The descriptor's
+/// own `O_NONBLOCK` is left alone, since others may share it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Manner {
     /// A file, which keeps nobody waiting; or a descriptor of our own that is `O_NONBLOCK`.
     Plain,
-    /// A socket: `sendmsg` and `recvmsg` with `MSG_DONTWAIT`.
-    Socket,
+    /// A socket that blocks: `sendmsg` and `recvmsg`, with a timeout in the socket. The kernel waits better than a
+    /// poll between two calls: it goes on as soon as there is room for a page.
+    Timed,
+    /// A socket without such a timeout: `MSG_DONTWAIT`.
+    DontWait,
     /// Anything else: `RWF_NOWAIT`, for as long as the kernel takes it.
     NoWait,
+}
+
+impl Manner {
+    /// Returns the flags of a call on a socket.
+    pub(crate) const fn flags(self) -> libc::c_int {
+        match self {
+            Self::DontWait => libc::MSG_DONTWAIT,
+            Self::Plain | Self::Timed | Self::NoWait => 0,
+        }
+    }
 }
 
 /// A duplicate of the caller's descriptor, so that the caller may close its own at any time.
@@ -36,6 +49,8 @@ pub(crate) struct Endpoint {
     fd: OwnedFd,
     direction: Direction,
     pub(crate) manner: Manner,
+    /// The timeout that the socket had before.
+    timeout_before: Option<libc::timeval>,
 }
 
 impl Endpoint {
@@ -70,12 +85,27 @@ impl Endpoint {
                 Ok(own) => (own, Manner::Plain),
                 Err(_) => (fd, Manner::NoWait),
             },
-            libc::S_IFSOCK if socket_type(&fd)? == libc::SOCK_STREAM => (fd, Manner::Socket),
+            libc::S_IFSOCK if socket_type(&fd)? == libc::SOCK_STREAM => (fd, Manner::DontWait),
             libc::S_IFSOCK => return Err(io::Error::from_raw_os_error(libc::EPROTOTYPE)),
             libc::S_IFDIR => return Err(io::Error::from_raw_os_error(libc::EISDIR)),
             _ => return Err(io::Error::from_raw_os_error(libc::EINVAL)),
         };
-        Ok(Self { fd, direction, manner })
+        let mut endpoint = Self { fd, direction, manner, timeout_before: None };
+        if manner == Manner::DontWait && flags & libc::O_NONBLOCK == 0 {
+            endpoint.set_timeout();
+        }
+        Ok(endpoint)
+    }
+
+    /// Gives the socket a timeout, if it can have one.
+    fn set_timeout(&mut self) {
+        let wait = libc::timeval { tv_sec: 0, tv_usec: WAIT_MS as libc::suseconds_t * 1000 };
+        if let Ok(before) = timeout(&self.fd, self.direction)
+            && set_timeout(&self.fd, self.direction, wait).is_ok()
+        {
+            self.timeout_before = Some(before);
+            self.manner = Manner::Timed;
+        }
     }
 
     pub(crate) fn raw(&self) -> RawFd {
@@ -95,6 +125,7 @@ impl Endpoint {
     ) -> io::Result<()> {
         match error.raw_os_error() {
             Some(libc::EINTR) => {}
+            Some(libc::EAGAIN) if self.manner == Manner::Timed => {}
             Some(libc::EAGAIN) => self.poll()?,
             // This kind of file has no way not to block (a terminal, an old kernel): block, then.
             Some(libc::EOPNOTSUPP | libc::ENOSYS) if self.manner == Manner::NoWait => {
@@ -139,6 +170,15 @@ pub(crate) fn moved(result: libc::ssize_t) -> io::Result<usize> {
     usize::try_from(result).map_err(|_| io::Error::last_os_error())
 }
 
+impl Drop for Endpoint {
+    fn drop(&mut self) {
+        if let Some(before) = self.timeout_before {
+            // The socket may be gone; then nobody minds.
+            let _ = set_timeout(&self.fd, self.direction, before);
+        }
+    }
+}
+
 /// Opens the pipe behind `fd` once more, as a description of our own that does not block.
 fn reopen(fd: &OwnedFd, direction: Direction) -> io::Result<OwnedFd> {
     let path = CString::new(format!("/proc/self/fd/{}", fd.as_raw_fd()))?;
@@ -162,18 +202,46 @@ fn file_type(fd: &OwnedFd) -> io::Result<libc::mode_t> {
 }
 
 fn socket_type(fd: &OwnedFd) -> io::Result<libc::c_int> {
-    let mut kind: libc::c_int = 0;
-    #[expect(clippy::cast_possible_truncation, reason = "the size of an int is 4")]
-    let mut length = size_of::<libc::c_int>() as libc::socklen_t;
-    // SAFETY: an int and its length, both borrowed for the call.
+    get_option(fd, libc::SO_TYPE, 0)
+}
+
+/// The option that is the timeout of one direction.
+const fn timeout_option(direction: Direction) -> libc::c_int {
+    match direction {
+        Direction::Read => libc::SO_RCVTIMEO,
+        Direction::Write => libc::SO_SNDTIMEO,
+    }
+}
+
+fn timeout(fd: &OwnedFd, direction: Direction) -> io::Result<libc::timeval> {
+    get_option(fd, timeout_option(direction), libc::timeval { tv_sec: 0, tv_usec: 0 })
+}
+
+fn set_timeout(fd: &OwnedFd, direction: Direction, wait: libc::timeval) -> io::Result<()> {
+    // SAFETY: the option's value is a timeval, borrowed for the call, with its length.
     check(unsafe {
-        libc::getsockopt(
+        libc::setsockopt(
             fd.as_raw_fd(),
             libc::SOL_SOCKET,
-            libc::SO_TYPE,
-            (&raw mut kind).cast(),
-            &raw mut length,
+            timeout_option(direction),
+            (&raw const wait).cast(),
+            length_of::<libc::timeval>(),
         )
     })?;
-    Ok(kind)
+    Ok(())
+}
+
+/// Reads an option of a socket into `value`, which is of the option's type.
+fn get_option<T: Copy>(fd: &OwnedFd, option: libc::c_int, mut value: T) -> io::Result<T> {
+    let mut length = length_of::<T>();
+    // SAFETY: a value of the option's type and its length, both borrowed for the call.
+    check(unsafe {
+        libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, option, (&raw mut value).cast(), &raw mut length)
+    })?;
+    Ok(value)
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "an int or a timeval: 16 bytes at most")]
+const fn length_of<T>() -> libc::socklen_t {
+    size_of::<T>() as libc::socklen_t
 }

@@ -105,6 +105,11 @@ impl Sink {
                 Ok(bytes) => {
                     self.written += bytes as u64;
                     next += consume(&mut self.pieces, next, bytes);
+                    // Cut short by a signal or a timeout: there may be a reason to stop.
+                    let short = self.endpoint.manner == Manner::Timed && next < self.pieces.len();
+                    if short && !keep_waiting() {
+                        return Err(io::Error::from(io::ErrorKind::Interrupted));
+                    }
                 }
                 Err(error) => self.endpoint.after_error(error, keep_waiting)?,
             }
@@ -141,12 +146,10 @@ fn write_once(endpoint: &Endpoint, pieces: *const libc::iovec, count: usize) -> 
             // SAFETY: as above. Offset -1: at the file's own position.
             unsafe { libc::pwritev2(endpoint.raw(), pieces, short_count, -1, libc::RWF_NOWAIT) }
         }
-        Manner::Socket => {
+        manner @ (Manner::Timed | Manner::DontWait) => {
             let message = gathered(pieces, count);
             // SAFETY: as above; the message has no address and no control data.
-            unsafe {
-                libc::sendmsg(endpoint.raw(), &raw const message, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
-            }
+            unsafe { libc::sendmsg(endpoint.raw(), &raw const message, manner.flags() | libc::MSG_NOSIGNAL) }
         }
     })
 }

@@ -118,10 +118,10 @@ impl Source {
                     libc::preadv2(self.endpoint.raw(), pieces.as_ptr(), short_count, -1, libc::RWF_NOWAIT)
                 }
             }
-            Manner::Socket => {
+            manner @ (Manner::Timed | Manner::DontWait) => {
                 let mut message = gathered(pieces.as_ptr(), count);
                 // SAFETY: as above; the message has no room for an address or control data.
-                unsafe { libc::recvmsg(self.endpoint.raw(), &raw mut message, libc::MSG_DONTWAIT) }
+                unsafe { libc::recvmsg(self.endpoint.raw(), &raw mut message, manner.flags()) }
             }
         })
     }

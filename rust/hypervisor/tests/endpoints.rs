@@ -261,3 +261,15 @@ fn descriptors_that_cannot_carry_a_stream_are_refused() {
         assert_eq!((sink(fd), source(fd)), (Err(libc::EBADF), Err(libc::EBADF)), "{fd}");
     }
 }
+
+#[test]
+fn a_socket_has_its_own_timeouts_back_in_the_end() {
+    let (ours, _theirs) = UnixStream::pair().unwrap();
+    let own = Some(Duration::from_secs(7));
+    ours.set_read_timeout(own).unwrap();
+    let (sink, source) = (Sink::new(ours.as_raw_fd()).unwrap(), Source::new(ours.as_raw_fd()).unwrap());
+    assert_eq!(ours.write_timeout().unwrap(), Some(Duration::from_millis(100)));
+    assert_eq!(ours.read_timeout().unwrap(), Some(Duration::from_millis(100)));
+    drop((sink, source));
+    assert_eq!((ours.write_timeout().unwrap(), ours.read_timeout().unwrap()), (None, own));
+}
