@@ -8,8 +8,10 @@ use std::{
     os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
 };
 
+use crate::socket::{self, SocketSettings};
+
 /// How long a wait lasts before the caller is asked again whether to go on.
-const WAIT_MS: libc::c_int = 100;
+pub(crate) const WAIT_MS: libc::c_int = 100;
 
 /// Which way the bytes go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,8 +51,8 @@ pub(crate) struct Endpoint {
     fd: OwnedFd,
     direction: Direction,
     pub(crate) manner: Manner,
-    /// The timeout that the socket had before.
-    timeout_before: Option<libc::timeval>,
+    /// What the socket had before, if this is one; given back when this is dropped.
+    before: Option<SocketSettings>,
 }
 
 impl Endpoint {
@@ -85,27 +87,21 @@ impl Endpoint {
                 Ok(own) => (own, Manner::Plain),
                 Err(_) => (fd, Manner::NoWait),
             },
-            libc::S_IFSOCK if socket_type(&fd)? == libc::SOCK_STREAM => (fd, Manner::DontWait),
+            libc::S_IFSOCK if socket::kind(&fd)? == libc::SOCK_STREAM => (fd, Manner::DontWait),
             libc::S_IFSOCK => return Err(io::Error::from_raw_os_error(libc::EPROTOTYPE)),
             libc::S_IFDIR => return Err(io::Error::from_raw_os_error(libc::EISDIR)),
             _ => return Err(io::Error::from_raw_os_error(libc::EINVAL)),
         };
-        let mut endpoint = Self { fd, direction, manner, timeout_before: None };
-        if manner == Manner::DontWait && flags & libc::O_NONBLOCK == 0 {
-            endpoint.set_timeout();
-        }
-        Ok(endpoint)
-    }
-
-    /// Gives the socket a timeout, if it can have one.
-    fn set_timeout(&mut self) {
-        let wait = libc::timeval { tv_sec: 0, tv_usec: WAIT_MS as libc::suseconds_t * 1000 };
-        if let Ok(before) = timeout(&self.fd, self.direction)
-            && set_timeout(&self.fd, self.direction, wait).is_ok()
-        {
-            self.timeout_before = Some(before);
-            self.manner = Manner::Timed;
-        }
+        let blocking = flags & libc::O_NONBLOCK == 0;
+        let (manner, before) = match manner {
+            Manner::DontWait => match SocketSettings::exchange(&fd, direction, blocking) {
+                Ok(before) if blocking => (Manner::Timed, Some(before)),
+                Ok(before) => (manner, Some(before)),
+                Err(_) => (manner, None),
+            },
+            manner => (manner, None),
+        };
+        Ok(Self { fd, direction, manner, before })
     }
 
     pub(crate) fn raw(&self) -> RawFd {
@@ -172,9 +168,8 @@ pub(crate) fn moved(result: libc::ssize_t) -> io::Result<usize> {
 
 impl Drop for Endpoint {
     fn drop(&mut self) {
-        if let Some(before) = self.timeout_before {
-            // The socket may be gone; then nobody minds.
-            let _ = set_timeout(&self.fd, self.direction, before);
+        if let Some(before) = &self.before {
+            before.restore(&self.fd, self.direction);
         }
     }
 }
@@ -199,49 +194,4 @@ fn file_type(fd: &OwnedFd) -> io::Result<libc::mode_t> {
     // SAFETY: fstat succeeded, so it is filled.
     let stat = unsafe { stat.assume_init() };
     Ok(stat.st_mode & libc::S_IFMT)
-}
-
-fn socket_type(fd: &OwnedFd) -> io::Result<libc::c_int> {
-    get_option(fd, libc::SO_TYPE, 0)
-}
-
-/// The option that is the timeout of one direction.
-const fn timeout_option(direction: Direction) -> libc::c_int {
-    match direction {
-        Direction::Read => libc::SO_RCVTIMEO,
-        Direction::Write => libc::SO_SNDTIMEO,
-    }
-}
-
-fn timeout(fd: &OwnedFd, direction: Direction) -> io::Result<libc::timeval> {
-    get_option(fd, timeout_option(direction), libc::timeval { tv_sec: 0, tv_usec: 0 })
-}
-
-fn set_timeout(fd: &OwnedFd, direction: Direction, wait: libc::timeval) -> io::Result<()> {
-    // SAFETY: the option's value is a timeval, borrowed for the call, with its length.
-    check(unsafe {
-        libc::setsockopt(
-            fd.as_raw_fd(),
-            libc::SOL_SOCKET,
-            timeout_option(direction),
-            (&raw const wait).cast(),
-            length_of::<libc::timeval>(),
-        )
-    })?;
-    Ok(())
-}
-
-/// Reads an option of a socket into `value`, which is of the option's type.
-fn get_option<T: Copy>(fd: &OwnedFd, option: libc::c_int, mut value: T) -> io::Result<T> {
-    let mut length = length_of::<T>();
-    // SAFETY: a value of the option's type and its length, both borrowed for the call.
-    check(unsafe {
-        libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, option, (&raw mut value).cast(), &raw mut length)
-    })?;
-    Ok(value)
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "an int or a timeval: 16 bytes at most")]
-const fn length_of<T>() -> libc::socklen_t {
-    size_of::<T>() as libc::socklen_t
 }

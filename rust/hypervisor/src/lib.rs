@@ -18,6 +18,7 @@ mod process;
 mod pv;
 pub mod sim;
 mod sink;
+mod socket;
 mod source;
 #[cfg(feature = "xen")]
 pub mod xen;

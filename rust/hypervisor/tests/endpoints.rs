@@ -273,3 +273,25 @@ fn a_socket_has_its_own_timeouts_back_in_the_end() {
     drop((sink, source));
     assert_eq!((ours.write_timeout().unwrap(), ours.read_timeout().unwrap()), (None, own));
 }
+
+#[test]
+fn a_unix_socket_has_its_own_buffer_back_in_the_end() {
+    let buffer = |socket: &UnixStream| {
+        // Filled to see how much it takes: the standard library cannot ask.
+        socket.set_nonblocking(true).unwrap();
+        let mut taken = 0;
+        while let Ok(bytes) = (&*socket).write(&[0; 4096]) {
+            taken += bytes;
+        }
+        taken
+    };
+    let (ours, _theirs) = UnixStream::pair().unwrap();
+    let sink = Sink::new(ours.as_raw_fd()).unwrap();
+    let enlarged = buffer(&ours);
+    drop(sink);
+    let (plain, _theirs) = UnixStream::pair().unwrap();
+    drop(Sink::new(plain.as_raw_fd()).unwrap());
+    let (untouched, _theirs) = UnixStream::pair().unwrap();
+    assert_eq!(buffer(&plain), buffer(&untouched));
+    assert!(enlarged > buffer(&untouched), "{enlarged}");
+}
