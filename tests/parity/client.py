@@ -9,7 +9,7 @@ import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from tests.parity.protocol import (
     Consult,
@@ -24,6 +24,9 @@ from tests.parity.protocol import (
     State,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 ROOT = Path(__file__).parents[2]
 #: Counters of what exists now: zero when no job is under way.
 EXISTING = ("areas_now", "mappings_now", "pages_mapped_now", "buffers_now", "devices_open_now")
@@ -36,12 +39,14 @@ class WorkerDiedError(RuntimeError):
 class Worker:
     """A worker process. :meth:`close` ends it."""
 
-    def __init__(self, library: Path) -> None:
+    def __init__(self, library: Path, check: Callable[[Path], None]) -> None:
         """Starts the process under ``LD_PRELOAD``.
 
         Args:
             library: ``libfakexen.so``.
+            check: Checks every whole stream that xenmig writes to a file.
         """
+        self._check = check
         paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
         environment = os.environ | {
             "LD_PRELOAD": str(library),
@@ -158,9 +163,12 @@ class Worker:
     def save(
         self, engine: EngineName, domid: int, path: Path, options: SaveOptions | None = None
     ) -> SaveOutcome:
-        """Saves a domain to a new file."""
+        """Saves a domain to a new file, and has the stream checked if it is xenmig's."""
         asked = asdict(options or SaveOptions())
-        return _saved(self._do("save", engine=engine, domid=domid, path=str(path), options=asked))
+        outcome = _saved(self._do("save", engine=engine, domid=domid, path=str(path), options=asked))
+        if engine == "xenmig" and not outcome.failed:
+            self._check(path)
+        return outcome
 
     def restore(
         self, engine: EngineName, domid: int, path: Path, options: RestoreOptions | None = None

@@ -26,15 +26,16 @@ if TYPE_CHECKING:
 class WorkerPool:
     """Keeps one worker process, and starts another if a test broke it."""
 
-    def __init__(self, library: Path) -> None:
+    def __init__(self, library: Path, verifier: Verifier) -> None:
         self._library = library
+        self._verifier = verifier
         self._worker: Worker | None = None
 
     def get(self) -> Worker:
         """Returns a worker that runs."""
         if self._worker is None or not self._worker.alive:
             self.close()
-            self._worker = Worker(self._library)
+            self._worker = Worker(self._library, self._verifier.check)
         return self._worker
 
     def close(self) -> None:
@@ -69,16 +70,20 @@ def xen_libraries() -> None:
 
 @pytest.fixture(scope="session")
 def verifier() -> Verifier:
-    """Xen's own verifier of streams; tests are skipped where it is not installed."""
+    """Xen's own verifier, which checks every stream that xenmig writes; without it tests are skipped."""
     if not SCRIPT.exists():
         pytest.skip(f"there is no {SCRIPT}: install Debian's xen-utils-4.17")
     return Verifier()
 
 
 @pytest.fixture(scope="session")
-def worker_pool(fakexen_library: Path, xen_libraries: None) -> Iterator[WorkerPool]:  # noqa: ARG001 - only needed
+def worker_pool(
+    fakexen_library: Path,
+    xen_libraries: None,  # noqa: ARG001 - they must be there
+    verifier: Verifier,
+) -> Iterator[WorkerPool]:
     """The worker process of this session."""
-    pool = WorkerPool(fakexen_library)
+    pool = WorkerPool(fakexen_library, verifier)
     yield pool
     pool.close()
 
@@ -122,6 +127,8 @@ def xen(worker_pool: WorkerPool) -> Iterator[Worker]:
     yield worker
     if worker.alive:
         left = worker.left()
+        unsafe = worker.counters()["unsafe_pointers"]
         if left:
             worker_pool.close()
         assert not left, "the test left something behind"
+        assert not unsafe, "a hypercall's argument was not in hypercall memory"

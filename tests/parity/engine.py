@@ -2,7 +2,8 @@
 """The engines that parity tests hold against each other. Each saves and restores over the same fake kernel.
 
 An engine is loaded in the worker process by its name. To add one, write a class with the methods of
-:class:`Engine` and put its module into :data:`MODULES`: every test here then runs with it, too.
+:class:`Engine` and put its module into :data:`MODULES`: every test with the fixture ``engine`` then runs with
+it, too.
 """
 
 from __future__ import annotations

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""libxc and xenmig save equal domains: their streams are equal, byte for byte."""
+"""libxc and xenmig save equal domains: their streams are equal, byte for byte.
+
+As in all these tests, Xen's own verifier checks every stream that xenmig writes to a file.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,6 @@ if TYPE_CHECKING:
 
     from tests.parity.client import Worker
     from tests.parity.protocol import EngineName, Moment, Pfns
-    from tests.parity.verify import Verifier
 
 pytestmark = pytest.mark.usefixtures("xenmig_on_xen")
 
@@ -86,11 +88,8 @@ GUESTS = {
 
 @modes
 @pytest.mark.parametrize("shape", ALL_SHAPES.values(), ids=ALL_SHAPES)
-def test_shapes(
-    *, xen: Worker, verifier: Verifier, tmp_path: Path, options: SaveOptions, shape: DomainSpec
-) -> None:
-    _, xenmig = save_alike(xen, replace(shape, steps=BUSY), tmp_path, options)
-    verifier.check(xenmig.stream)
+def test_shapes(*, xen: Worker, tmp_path: Path, options: SaveOptions, shape: DomainSpec) -> None:
+    save_alike(xen, replace(shape, steps=BUSY), tmp_path, options)
 
 
 @pytest.mark.parametrize(
@@ -101,14 +100,12 @@ def test_shapes(
 def test_guests(
     *,
     xen: Worker,
-    verifier: Verifier,
     tmp_path: Path,
     options: SaveOptions,
     ground: DomainSpec,
     steps: list[Step],
 ) -> None:
     libxc, xenmig = save_alike(xen, replace(ground, steps=steps), tmp_path, options)
-    verifier.check(xenmig.stream)
     assert xen.state(xenmig.domid) == xen.state(libxc.domid) | {"domid": xenmig.domid}
 
 
@@ -116,17 +113,14 @@ def test_guests(
     "pages",
     [1, 2, 49, 50, 51, 63, 64, 65, 127, 128, 129, 1022, 1023, 1024, 1025, 2047, 2048, 2049, 3072, 4097],
 )
-def test_sizes(xen: Worker, verifier: Verifier, tmp_path: Path, pages: int) -> None:
+def test_sizes(xen: Worker, tmp_path: Path, pages: int) -> None:
     steps = [*cleans(*[[(pages // 2, pages)]] * 3), Step("at_suspend", write=[pages - 1])]
     spec = DomainSpec(memory_pages=pages, xen_mapped_pages=min(pages, 2), steps=steps)
-    _, xenmig = save_alike(xen, spec, tmp_path, SaveOptions(policy="none"))
-    verifier.check(xenmig.stream)
+    save_alike(xen, spec, tmp_path, SaveOptions(policy="none"))
 
 
 @pytest.mark.parametrize("options", MODES.values(), ids=MODES)
-def test_a_guest_that_is_suspended_already(
-    xen: Worker, verifier: Verifier, tmp_path: Path, options: SaveOptions
-) -> None:
+def test_a_guest_that_is_suspended_already(xen: Worker, tmp_path: Path, options: SaveOptions) -> None:
     streams = []
     for engine in MODULES:
         domid, stream = xen.create(GROUNDS["holes"]), tmp_path / engine
@@ -137,13 +131,10 @@ def test_a_guest_that_is_suspended_already(
         assert xen.state(domid)["state"] == "shutdown"
         streams.append(stream)
     assert explain(*streams) is None
-    verifier.check(streams[1])
 
 
 @pytest.mark.parametrize("first", MODULES)
-def test_a_guest_that_was_saved_before(
-    xen: Worker, verifier: Verifier, tmp_path: Path, first: EngineName
-) -> None:
+def test_a_guest_that_was_saved_before(xen: Worker, tmp_path: Path, first: EngineName) -> None:
     streams = []
     for engine in MODULES:
         steps = cleans([(0, 100)], [], [(0, 200)], [(5, 99)], [(90, 91)])
@@ -153,4 +144,3 @@ def test_a_guest_that_was_saved_before(
         assert not xen.save(engine, domid, stream).failed
         streams.append(stream)
     assert explain(*streams) is None
-    verifier.check(streams[1])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Both engines restore what either saved, and make the same domain of it; Xen's own verifier accepts it.
+"""Both engines restore what either saved, and make the same domain of it.
 
 Compared is what xenmig restores: memory and which pages there are, HVM context, HVM parameters, TSC, CPU
 policy. Not there yet in xenmig, and left out: the event channels of xenstore and console that libxc puts
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from tests.parity.client import Worker
     from tests.parity.protocol import EngineName
-    from tests.parity.verify import Verifier
 
 pytestmark = pytest.mark.usefixtures("xenmig_on_xen")
 
@@ -89,7 +88,6 @@ def assert_arrived(xen: Worker, source: int, target: int) -> None:
 def test_both_restore_the_same_domain(
     *,
     xen: Worker,
-    verifier: Verifier,
     tmp_path: Path,
     saver: EngineName,
     options: SaveOptions,
@@ -99,7 +97,6 @@ def test_both_restore_the_same_domain(
     source = xen.create(replace(shape, steps=BUSY))
     saved = xen.save(saver, source, stream, options)
     assert not saved.failed, saved.messages
-    verifier.check(stream)
     # Of a save that is not live xenmig leaves log-dirty mode as it finds it: somebody else's, here.
     kept = saver == "xenmig" and shape.vram_tracking and not options.live
     assert (xen.state(source)["state"], xen.state(source)["logdirty_on"]) == ("shutdown", kept)
@@ -121,7 +118,6 @@ def test_both_restore_the_same_domain(
     assert [outcome.messages for outcome in outcomes] == [[], []]
     if not shape.types:
         assert_arrived(xen, source, targets[1])
-    assert xen.counters()["unsafe_pointers"] == 0
 
 
 @pytest.mark.parametrize("kinds", [{CPUID_POLICY}, {MSR_POLICY}, {CPUID_POLICY, MSR_POLICY}], ids=str)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.parity.client import Worker
-    from tests.parity.protocol import EngineName, SaveOutcome
+    from tests.parity.protocol import EngineName, SaveOutcome, Suspend
 
 SPEC = DomainSpec(memory_pages=2500, steps=[Step("before_clean", 0, write=[(0, 100)])])
 EMPTY = DomainSpec(memory_pages=2500, populated=False)
@@ -123,16 +123,52 @@ def test_a_page_that_is_paged_out_is_waited_for(xen: Worker, tmp_path: Path, eng
     assert xen.differing(domid, target) == []
 
 
-@pytest.mark.parametrize(
-    "options", [SaveOptions(suspend="fails"), SaveOptions(suspend="lies"), SaveOptions(qemu=-1)]
-)
-def test_a_failing_callback(xen: Worker, tmp_path: Path, engine: EngineName, options: SaveOptions) -> None:
+@pytest.mark.parametrize("live", [True, False], ids=["live", "non-live"])
+@pytest.mark.parametrize("suspend", ["fails", "lies"])
+def test_a_guest_that_does_not_suspend(
+    *, xen: Worker, tmp_path: Path, engine: EngineName, suspend: Suspend, live: bool
+) -> None:
     domid = xen.create(SPEC)
-    saved = xen.save(engine, domid, tmp_path / "stream", options)
+    saved = xen.save(engine, domid, tmp_path / "stream", SaveOptions(suspend=suspend, live=live))
     assert saved.failed
     assert not (tmp_path / "stream").read_bytes().endswith(END)
     state = xen.state(domid)
     assert (state["state"], state["logdirty_on"]) == ("running", False)
+    if engine == "xenmig":
+        # An exception of a callback comes out as it is.
+        assert saved.error == ("CallbackError" if suspend == "fails" else "GuestNotSuspended")
+        assert "resume" not in saved.events
+
+
+def test_a_device_model_that_does_not_answer(xen: Worker, tmp_path: Path, engine: EngineName) -> None:
+    domid = xen.create(SPEC)
+    saved = xen.save(engine, domid, tmp_path / "stream", SaveOptions(qemu=-1))
+    assert saved.failed
+    assert saved.error == ("" if engine == "libxc" else "CallbackError")
+    assert not (tmp_path / "stream").read_bytes().endswith(END)
+    state = xen.state(domid)
+    assert (state["state"], state["logdirty_on"]) == ("running", False)
+
+
+def test_a_page_that_cannot_be_mapped_fails_the_restore(
+    xen: Worker, tmp_path: Path, engine: EngineName
+) -> None:
+    assert not xen.save("libxc", xen.create(SPEC), tmp_path / "stream").failed
+    target = xen.create(EMPTY)
+    xen.inject(fault="page", domid=target, pfn=2000, errno=errno.EINVAL)
+    restored = xen.restore(engine, target, tmp_path / "stream")
+    assert restored.failed
+    if engine == "xenmig":
+        assert (restored.error, restored.errno) == ("HypercallError", errno.EINVAL)
+
+
+def test_a_domain_that_is_too_small(xen: Worker, tmp_path: Path, engine: EngineName) -> None:
+    assert not xen.save("libxc", xen.create(SPEC), tmp_path / "stream").failed
+    target = xen.create(DomainSpec(memory_pages=2400, populated=False))
+    restored = xen.restore(engine, target, tmp_path / "stream")
+    assert restored.failed
+    if engine == "xenmig":
+        assert (restored.error, restored.errno) == ("HypercallError", errno.ENOMEM)
 
 
 @pytest.mark.parametrize("kind", range(5, 9))
@@ -155,10 +191,15 @@ def test_another_save_after_a_failed_one(xen: Worker, tmp_path: Path, engine: En
 
 
 def test_a_domain_that_is_not_there(xen: Worker, tmp_path: Path, engine: EngineName) -> None:
+    # Asked about domain 4, Xen 4.17 answers about domain 5.
     xen.create(DomainSpec(domid=5))
     for domid in (4, 6):
-        assert xen.save(engine, domid, tmp_path / "stream").failed
+        saved = xen.save(engine, domid, tmp_path / "stream")
+        assert saved.failed
         assert (tmp_path / "stream").read_bytes() == b""
+        if engine == "xenmig":
+            assert (saved.error, saved.errno) == ("HypercallError", errno.ESRCH)
+            assert f"getdomaininfo of domain d{domid}" in saved.messages[0]
 
 
 def test_pages_can_cost_time(xen: Worker, tmp_path: Path, engine: EngineName) -> None:
