@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! Walking a bitmap of pfns. A clean word costs one comparison: on a nearly clean bitmap this is downtime.
+//! Walking a bitmap of pfns. What is clean costs next to nothing: on a nearly clean bitmap this is downtime.
 
 use xenmig_types::Pfn;
 
@@ -7,6 +7,8 @@ use xenmig_types::Pfn;
 pub const MAX_BATCH_PAGES: usize = 1024;
 
 const BITS: u64 = u64::BITS as u64;
+/// So many words are compared with zero together, which takes a few vector instructions.
+const BLOCK_WORDS: usize = 64;
 
 /// A place in a bitmap: everything below it was taken.
 #[derive(Clone, Copy, Debug, Default)]
@@ -51,13 +53,14 @@ impl Cursor {
     /// Yields each word that has a bit set at or above the cursor, with the pfn of its bit 0.
     fn rest_of<'w>(&self, words: &'w [u64]) -> impl Iterator<Item = (u64, u64)> + use<'w> {
         let (first, below) = (self.next / BITS, self.next % BITS);
-        let skip = usize::try_from(first).unwrap_or(usize::MAX);
-        let bases = (first * BITS..).step_by(u64::BITS as usize);
-        bases
-            .zip(words.get(skip..).unwrap_or_default())
-            .enumerate()
-            .map(move |(i, (base, word))| (base, if i == 0 { word & (u64::MAX << below) } else { *word }))
-            .filter(|(_, word)| *word != 0)
+        let index = usize::try_from(first).unwrap_or(usize::MAX);
+        let begun = words.get(index).map(|word| (first * BITS, word & (u64::MAX << below)));
+        let whole = words.get(index.saturating_add(1)..).unwrap_or_default();
+        let blocks = whole.chunks(BLOCK_WORDS).zip((first + 1..).step_by(BLOCK_WORDS));
+        let rest = blocks
+            .filter(|(block, _)| !is_clean(block))
+            .flat_map(|(block, at)| block.iter().zip(at..).map(|(word, at)| (at * BITS, *word)));
+        begun.into_iter().chain(rest).filter(|(_, word)| *word != 0)
     }
 }
 
@@ -98,7 +101,12 @@ impl Owed {
 
 /// Returns how many pages a bitmap holds.
 pub(crate) fn count(words: &[u64]) -> u64 {
-    words.iter().map(|word| u64::from(word.count_ones())).sum()
+    let dirty = words.chunks(BLOCK_WORDS).filter(|block| !is_clean(block));
+    dirty.flatten().map(|word| u64::from(word.count_ones())).sum()
+}
+
+fn is_clean(block: &[u64]) -> bool {
+    block.iter().fold(0, |all, word| all | word) == 0
 }
 
 /// Says whether a bitmap holds a page.

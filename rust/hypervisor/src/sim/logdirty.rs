@@ -19,13 +19,24 @@ use crate::{DirtyBitmap, DirtyCounts};
 pub(super) struct LogDirty {
     on: AtomicBool,
     bits: Bits,
+    /// A bit for each block of words that may have a bit set, so that a clean bitmap is fetched in no time.
+    blocks: Bits,
     dirty: AtomicU64,
 }
+
+/// Words in a block, and pages in it.
+const BLOCK_WORDS: usize = 64;
+const BLOCK_PAGES: u64 = 64 * 64;
 
 impl LogDirty {
     /// Makes a bitmap for pfns below `capacity`, with nothing dirty.
     pub(super) fn new(capacity: u64, on: bool) -> io::Result<Self> {
-        Ok(Self { on: AtomicBool::new(on), bits: Bits::new(capacity)?, dirty: AtomicU64::new(0) })
+        Ok(Self {
+            on: AtomicBool::new(on),
+            bits: Bits::new(capacity)?,
+            blocks: Bits::new(capacity.div_ceil(BLOCK_PAGES))?,
+            dirty: AtomicU64::new(0),
+        })
     }
 
     /// Says whether it is on.
@@ -51,6 +62,7 @@ impl LogDirty {
     /// Notes that a page was written.
     pub(super) fn mark(&self, pfn: Pfn) {
         if self.is_on() && self.bits.set(pfn.0) {
+            self.blocks.set(pfn.0 / BLOCK_PAGES);
             self.dirty.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -66,20 +78,34 @@ impl LogDirty {
     /// Copies the bitmap. The writers are stopped.
     pub(super) fn copy(&self, to: &mut DirtyBitmap) {
         to.fill(|words| {
-            for (to, word) in words.iter_mut().zip(self.bits.words()) {
-                *to = word.load(Ordering::Acquire);
+            words.fill(0);
+            for block in self.dirty_blocks() {
+                let from = self.bits.words().iter().skip(block * BLOCK_WORDS);
+                let to = words.iter_mut().skip(block * BLOCK_WORDS).take(BLOCK_WORDS);
+                to.zip(from).for_each(|(to, word)| *to = word.load(Ordering::Acquire));
             }
         });
     }
 
-    /// Clears the bitmap. The writers are stopped, and nothing beyond the p2m was ever marked.
-    pub(super) fn forget(&self, p2m_pages: u64) {
-        for word in self.bits.words().iter().take(index(p2m_pages.div_ceil(64))) {
-            // Untouched words share one page of zeros: a store would give them memory of their own.
-            if word.load(Ordering::Acquire) != 0 {
-                word.store(0, Ordering::Release);
+    /// Clears the bitmap's first `pages` bits and the count. The writers are stopped.
+    pub(super) fn forget(&self, pages: u64) {
+        let end = index(pages.div_ceil(64));
+        for block in self.dirty_blocks() {
+            let first = block * BLOCK_WORDS;
+            let words = self.bits.words().iter().take(end).skip(first).take(BLOCK_WORDS);
+            words.for_each(|word| word.store(0, Ordering::Release));
+            if end >= first + BLOCK_WORDS || end >= self.bits.words().len() {
+                self.blocks.clear(block as u64);
             }
         }
         self.dirty.store(0, Ordering::Release);
+    }
+
+    /// Yields the blocks that may have a bit set.
+    fn dirty_blocks(&self) -> impl Iterator<Item = usize> {
+        let words = self.blocks.words().iter().map(|word| word.load(Ordering::Acquire)).enumerate();
+        words.filter(|(_, word)| *word != 0).flat_map(|(at, word)| {
+            (0..64).filter(move |bit| word >> bit & 1 == 1).map(move |bit| at * 64 + bit)
+        })
     }
 }
