@@ -53,7 +53,7 @@ docs: $(VENV)/installed ## Build the documentation
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet $(FEATURES)
 	$(BIN)/mkdocs build --strict --quiet
 
-bench: $(VENV)/installed ## Measure what a policy costs, and the memory of a save
+bench: $(VENV)/installed ## Measure against C libxc, what a policy costs, and the memory of a save
 	$(BIN)/python bench/run.py
 
 clean: ## Remove everything that was built
@@ -65,7 +65,7 @@ $(VENV)/tools: pyproject.toml scripts/check-tools.sh scripts/xen-packages.sh
 	@bash scripts/xen-packages.sh $(XEN_PACKAGES)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet --group build --group test --group check --group docs
+	$(BIN)/python -m pip install --quiet --group build --group test --group check --group docs --group bench
 	@touch $@
 
 # The wheel, built for release and installed as a user would have it: no editable install that can go stale.

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What a save needs of memory, beyond the domain's own.
 
-The domain's memory is shared (a memfd), the save's is anonymous: so the anonymous part of the resident set is
-watched, every millisecond, in a process of its own.
+Measured in a process of its own; what is measured is said in ``watch.py``.
 """
 
 from __future__ import annotations
@@ -13,8 +12,9 @@ import socket
 import subprocess
 import sys
 import threading
-from pathlib import Path
 from typing import Any
+
+from watch import Watch
 
 import xenmig
 from xenmig.sim import Host, Uniform
@@ -23,23 +23,6 @@ __all__ = ["measure"]
 
 _MIB = 1 << 20
 _PAGE_BYTES = 4096
-
-
-def _anonymous_bytes() -> int:
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    line = next(line for line in status.splitlines() if line.startswith("RssAnon:"))
-    return int(line.split()[1]) * 1024
-
-
-class _Watch(threading.Thread):
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self.peak_bytes = 0
-        self.stop = threading.Event()
-
-    def run(self) -> None:
-        while not self.stop.wait(0.001):
-            self.peak_bytes = max(self.peak_bytes, _anonymous_bytes())
 
 
 def _drain(peer: socket.socket) -> None:
@@ -54,15 +37,11 @@ def _save(memory: str) -> dict[str, int]:
     ours, theirs = socket.socketpair()
     reader = threading.Thread(target=_drain, args=(theirs,))
     reader.start()
-    watch = _Watch()
-    before = _anonymous_bytes()
-    watch.start()
-    result = xenmig.save(guest.domid, ours, host=host, policy=xenmig.policies.StopAfter(rounds=2))
-    watch.stop.set()
-    watch.join()
+    with Watch() as watch:
+        result = xenmig.save(guest.domid, ours, host=host, policy=xenmig.policies.StopAfter(rounds=2))
     ours.close()
     reader.join()
-    return {"p2m_size": result.p2m_size, "peak_bytes": max(0, watch.peak_bytes - before)}
+    return {"p2m_size": result.p2m_size, "peak_bytes": watch.peak_bytes}
 
 
 def measure(memory: str) -> dict[str, Any]:

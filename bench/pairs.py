@@ -1,17 +1,45 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Comparing two things on a noisy machine: they take turns, and the median of the ratios is what counts."""
+"""Comparing things on a noisy machine: they take turns, and the median of the ratios is what counts."""
 
 from __future__ import annotations
 
 import statistics
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-__all__ = ["Comparison", "compare"]
+__all__ = ["Comparison", "compare", "median_ratio", "take_turns"]
+
+T = TypeVar("T")
+
+
+def take_turns(jobs: Sequence[Callable[[], T]], turns: int) -> list[list[T]]:
+    """Does jobs in turn, after a run of each that does not count. Which one begins changes from turn to turn.
+
+    Args:
+        jobs: What is done.
+        turns: How often each is done.
+
+    Returns:
+        What each job returned, turn by turn.
+    """
+    for job in jobs:
+        job()
+    results: list[list[T]] = [[] for _ in jobs]
+    order = list(range(len(jobs)))
+    for _ in range(turns):
+        for which in order:
+            results[which].append(jobs[which]())
+        order.append(order.pop(0))
+    return results
+
+
+def median_ratio(above: Sequence[float], below: Sequence[float]) -> float:
+    """Returns the median of the ratios of numbers that were taken in the same turn."""
+    return statistics.median(a / b for a, b in zip(above, below, strict=True))
 
 
 @dataclass(frozen=True)
@@ -29,7 +57,7 @@ class Comparison:
     @property
     def ratio(self) -> float:
         """The second's time over the first's: the median of the pairs."""
-        return statistics.median(other / base for base, other in zip(self.base_s, self.other_s, strict=True))
+        return median_ratio(self.other_s, self.base_s)
 
     @property
     def difference_s(self) -> float:
@@ -44,7 +72,7 @@ def compare(
     pairs: int,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Comparison:
-    """Runs two things in turn, after one run of each that does not count. Which one begins changes each time.
+    """Times two things that take turns.
 
     Args:
         base: The first thing.
@@ -55,12 +83,13 @@ def compare(
     Returns:
         The times.
     """
-    base()
-    other()
-    times: tuple[list[float], list[float]] = ([], [])
-    for pair in range(pairs):
-        for which in (0, 1) if pair % 2 == 0 else (1, 0):
+
+    def timed(job: Callable[[], object]) -> Callable[[], float]:
+        def run() -> float:
             began = clock()
-            (base, other)[which]()
-            times[which].append(clock() - began)
-    return Comparison(*times)
+            job()
+            return clock() - began
+
+        return run
+
+    return Comparison(*take_turns([timed(base), timed(other)], pairs))

@@ -1,81 +1,109 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""``make bench``: measures what README claims, prints it, and keeps it in ``bench/results``."""
+"""``make bench``: measures what README claims, prints it, and keeps it in ``bench/results``.
+
+Against C libxc: speed, CPU time and memory of saves, restores and migrations. On the simulated host: what a
+policy in Python costs, and the memory of a save.
+"""
 
 from __future__ import annotations
 
 import argparse
-import datetime as dt
 import json
-import os
-import platform
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import build
+import libxc
+import machine
 import memory
+import plot
 import policy_cost
+import table
 from rich.console import Console
-from rich.table import Table
 
-from xenmig import _native
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _RESULTS = Path(__file__).parent / "results"
 
 
-def _machine() -> dict[str, Any]:
-    cpu = next(
-        (
-            line.split(":", 1)[1].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if "model name" in line
-        ),
-        platform.machine(),
-    )
-    return {
-        "cpu": cpu,
-        "cores": os.cpu_count(),
-        "kernel": platform.release(),
-        "python": platform.python_version(),
-        "date": dt.datetime.now(tz=dt.timezone.utc).date().isoformat(),
-    }
-
-
-def main() -> int:
-    """Runs the benchmarks."""
+def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pairs", type=int, default=41, help="pairs of saves per figure")
-    arguments = parser.parse_args()
+    parser.add_argument("--pairs", type=int, default=5, help="pairs of runs of C and xenmig for each row")
+    parser.add_argument(
+        "--policy-pairs", type=int, default=41, help="pairs of saves with and without a policy"
+    )
+    parser.add_argument("--results", type=Path, default=_RESULTS, help="folder for JSON and the picture")
+    parser.add_argument(
+        "--only", action="append", choices=libxc.KINDS, help="measure only this against C, and keep nothing"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="small guests, one pair: to see that it works, not how fast"
+    )
+    given = parser.parse_args(arguments)
+    given.only = given.only or []
+    if given.quick:
+        given.pairs, given.policy_pairs = 1, 1
+    return given
+
+
+def _against_libxc(given: argparse.Namespace, console: Console) -> dict[str, Any]:
+    if (why := libxc.missing()) is not None:
+        return {"missing": why, "rows": []}
+    library = build.fakexen(release=not given.quick)
+    with console.status("measuring") as status:
+
+        def say(what: str) -> None:
+            status.update(what)
+            if not console.is_terminal:
+                console.print(what)
+
+        rows = libxc.measure(library, given.pairs, say, quick=given.quick, only=given.only)
+    return {"missing": None, "rows": [row.as_json() for row in rows]}
+
+
+def _with_policies(given: argparse.Namespace) -> dict[str, Any]:
+    if given.only:
+        return {"policy_cost": None, "memory": []}
+    sizes = ("64M",) if given.quick else ("1G", "4G", "8G")
+    cost = policy_cost.measure(sizes[0], given.policy_pairs)
+    return {"policy_cost": cost, "memory": [memory.measure(size) for size in sizes]}
+
+
+def _keep(results: dict[str, Any], folder: Path, console: Console) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "libxc.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    rows = results["libxc"]["rows"]
+    if rows and not plot.draw(rows, results["machine"], folder / "libxc.svg"):
+        console.print("no picture: matplotlib is not installed (it is in the dependency group bench)")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the benchmarks.
+
+    Args:
+        arguments: Of the command line.
+    """
+    given = _arguments(arguments)
     console = Console()
-    if _native.DEBUG_BUILD:
-        console.print("this is a debug build of the extension: its times mean nothing; build it with make")
+    console.width = max(console.width, table.WIDTH)
+    try:
+        if not given.quick:
+            build.check_extension()
+        against_libxc = _against_libxc(given, console)
+    except build.DebugBuildError as error:
+        console.print(str(error))
         return 1
-
-    machine = _machine()
-    cost = policy_cost.measure("1G", arguments.pairs)
-    peaks = [memory.measure(size) for size in ("1G", "4G", "8G")]
-
-    table = Table(
-        title=f"xenmig {_native.__version__}, {machine['date']}, {machine['cores']} x {machine['cpu']}"
-    )
-    for column in ("what", "measured", "limit"):
-        table.add_column(column)
-    table.add_row("a consult in Python, beyond the policy's body", f"{cost['consult_us']:.2f} us", "2 us")
-    table.add_row(
-        "live save of 1 GiB to /dev/null, trivial policy / none",
-        f"{cost['save_ratio']:.3f} ({cost['save_with_ms']:.2f} / {cost['save_without_ms']:.2f} ms)",
-        "1.03",
-    )
-    for peak in peaks:
-        table.add_row(
-            f"peak memory of a save of {peak['memory']}",
-            f"{peak['peak_mib']:.1f} MiB",
-            f"{peak['allowed_mib']:.1f} MiB",
-        )
-    console.print(table)
-
-    _RESULTS.mkdir(exist_ok=True)
-    result = {"machine": machine, "policy_cost": cost, "memory": peaks}
-    (_RESULTS / "policy.json").write_text(json.dumps(result, indent=2) + "\n")
+    results = {
+        "machine": machine.describe(),
+        "quick": given.quick,
+        "libxc": against_libxc,
+        **_with_policies(given),
+    }
+    if not given.only:
+        _keep(results, given.results, console)
+    console.print(table.draw(results))
     return 0
 
 

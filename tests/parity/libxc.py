@@ -9,6 +9,7 @@ Xen's ``xenguest.h`` and ``xentoollog.h``.
 from __future__ import annotations
 
 import ctypes
+import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, ClassVar
 
@@ -94,11 +95,16 @@ class Libxc:
         """
         self._fakexen = fakexen
         # Each needs the symbols of those before it; errno is kept for each thread.
-        _, self._ctrl, self._guest = (
+        self._toollog, self._ctrl, self._guest = (
             ctypes.CDLL(name, mode=ctypes.RTLD_GLOBAL, use_errno=True) for name in SONAMES
         )
-        self._vsnprintf = ctypes.CDLL(None).vsnprintf
-        self._ctrl.xc_interface_open.restype = ctypes.c_void_p
+        self._libc = ctypes.CDLL(None)
+        for function in (
+            self._libc.fdopen,
+            self._toollog.xtl_createlogger_stdiostream,
+            self._ctrl.xc_interface_open,
+        ):
+            function.restype = ctypes.c_void_p
 
     def save(self, domid: int, fd: int, options: SaveOptions) -> SaveOutcome:
         """Saves a domain to a file descriptor by ``xc_domain_save``."""
@@ -160,26 +166,30 @@ class Libxc:
 
     @contextmanager
     def _interface(self) -> Iterator[tuple[ctypes.c_void_p, list[str]]]:
-        """Opens an interface whose warnings and errors go into a list."""
+        """Opens an interface. Its warnings and errors are in the list when it is closed.
+
+        The logger is the libraries' own. One in Python would be called while libxencall holds its lock, and
+        would then wait for the interpreter's: the wrong order for a thread that has the interpreter and
+        closes a handle.
+        """
         messages: list[str] = []
-
-        def vmessage(
-            _logger: object, level: int, _errno: int, _context: bytes | None, form: bytes, arguments: int
-        ) -> None:
-            if level >= XTL_WARN:
-                text = ctypes.create_string_buffer(1024)
-                self._vsnprintf(text, ctypes.c_size_t(len(text)), form, ctypes.c_void_p(arguments))
-                messages.append(text.value.decode(errors="replace"))
-
-        logger = Logger(vmessage=VMESSAGE(vmessage))
-        handle = self._ctrl.xc_interface_open(ctypes.byref(logger), ctypes.byref(logger), 0)
-        if not handle:
-            raise OSError(ctypes.get_errno(), f"xc_interface_open failed: {messages}")
-        interface = ctypes.c_void_p(handle)
-        try:
-            yield interface, messages
-        finally:
-            self._ctrl.xc_interface_close(interface)
+        with os.fdopen(os.memfd_create("libxc-messages"), errors="replace") as written:
+            file = ctypes.c_void_p(self._libc.fdopen(os.dup(written.fileno()), b"w"))
+            logger = ctypes.c_void_p(self._toollog.xtl_createlogger_stdiostream(file, XTL_WARN, 0))
+            interface = ctypes.c_void_p(self._ctrl.xc_interface_open(logger, logger, 0))
+            errno = ctypes.get_errno()
+            try:
+                if interface:
+                    yield interface, messages
+            finally:
+                if interface:
+                    self._ctrl.xc_interface_close(interface)
+                self._toollog.xtl_logger_destroy(logger)
+                self._libc.fclose(file)
+                written.seek(0)
+                messages.extend(written.read().splitlines())
+        if not interface:
+            raise OSError(errno, f"xc_interface_open failed: {messages}")
 
 
 def engine(fakexen: Fakexen) -> Engine:
