@@ -6,6 +6,7 @@ As in all these tests, Xen's own verifier checks every stream that xenmig writes
 
 from __future__ import annotations
 
+import struct
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -144,3 +145,22 @@ def test_a_guest_that_was_saved_before(xen: Worker, tmp_path: Path, first: Engin
         assert not xen.save(engine, domid, stream).failed
         streams.append(stream)
     assert explain(*streams) is None
+
+
+def test_a_difference_is_explained(xen: Worker, tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    domid = xen.create(DomainSpec(memory_pages=1100, holes=[(3, 7)]))
+    assert not xen.save("libxc", domid, one, SaveOptions(live=False)).failed
+    stream = one.read_bytes()
+    assert explain(one, one) is None
+
+    def explained(offset: int) -> str:
+        other.write_bytes(stream[:offset] + bytes([stream[offset] ^ 1]) + stream[offset + 1 :])
+        return explain(one, other) or ""
+
+    assert "byte 5 of pfn 0x12c" in explained(stream.index(xen.read_page(domid, 300)) + 5)
+    assert "byte 4095 of pfn 0x44b" in explained(stream.index(xen.read_page(domid, 1099)) + 4095)
+    assert "word 9 of 1024" in explained(stream.index(struct.pack("<4Q", 0, 1, 2, 0xF << 60 | 3)) + 9 * 8)
+    other.write_bytes(stream[:-1])
+    assert "(END, 0 bytes" in (explain(one, other) or "")
+    assert "nothing more" in (explain(one, other) or "")

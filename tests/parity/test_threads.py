@@ -19,10 +19,6 @@ HANGS_S = 5
 
 
 @pytest.mark.usefixtures("xenmig_on_xen")
-@pytest.mark.xfail(
-    raises=subprocess.TimeoutExpired,
-    reason="a host that is collected closes its handles without letting the interpreter go",
-)
 def test_a_host_is_let_go_while_another_thread_logs(fakexen_library: Path) -> None:
     environment = os.environ | {"LD_PRELOAD": str(fakexen_library), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "tests.parity.loud_logger"]
