@@ -19,7 +19,7 @@ impl<'a, 'py> FromPyObject<'a, 'py> for AnyHost {
             return Ok(Self(Arc::new(host.get().hypervisor())));
         }
         if let Ok(host) = object.cast::<PyXenHost>() {
-            return Ok(Self(host.get().hypervisor()));
+            return Ok(Self(host.get().hypervisor()?));
         }
         let given = object.get_type().name()?;
         Err(PyTypeError::new_err(format!("host is of type {given}: give a SimHost or a XenHost")))

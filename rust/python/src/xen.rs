@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use pyo3::{prelude::*, types::PyDict};
+use pyo3::{exceptions::PyRuntimeError, prelude::*, types::PyDict};
 use xenmig_hypervisor::Hypervisor;
 use xenmig_types::{DomainState, GuestKind};
 
@@ -17,12 +17,25 @@ use crate::{
 /// The Xen that this machine runs under.
 #[pyclass(frozen, module = "xenmig._native", name = "XenHost")]
 #[derive(Debug)]
-pub(crate) struct PyXenHost(Arc<dyn Hypervisor>);
+pub(crate) struct PyXenHost {
+    /// There until the object is dropped.
+    host: Option<Arc<dyn Hypervisor>>,
+}
 
 impl PyXenHost {
     /// Returns the host for the engine.
-    pub(crate) fn hypervisor(&self) -> Arc<dyn Hypervisor> {
-        Arc::clone(&self.0)
+    pub(crate) fn hypervisor(&self) -> PyResult<Arc<dyn Hypervisor>> {
+        self.host.clone().ok_or_else(|| PyRuntimeError::new_err("the host is closed"))
+    }
+}
+
+impl Drop for PyXenHost {
+    /// Closes Xen detached: libxencall closes under a lock of the process, whose holder may be waiting for the
+    /// interpreter in a logger written in Python.
+    fn drop(&mut self) {
+        let host = &mut self.host;
+        // Without an interpreter there is nobody to wait for, and the field's own drop does it.
+        Python::try_attach(|py| py.detach(|| drop(host.take())));
     }
 }
 
@@ -51,19 +64,21 @@ fn unavailable(py: Python<'_>, message: &str, errno: Option<i32>) -> PyErr {
 impl PyXenHost {
     #[new]
     fn new(py: Python<'_>) -> PyResult<Self> {
-        open(py).map(Self)
+        Ok(Self { host: Some(open(py)?) })
     }
 
     /// Version of the running hypervisor, as (major, minor).
     #[getter]
     fn version(&self, py: Python<'_>) -> PyResult<(u16, u16)> {
-        let version = detached(py, || self.0.version())?;
+        let host = self.hypervisor()?;
+        let version = detached(py, || host.version())?;
         Ok((version.major, version.minor))
     }
 
     /// What the hypervisor says of a domain: its kind, its state, its pages.
     fn domain_info<'py>(&self, py: Python<'py>, domid: DomidArg) -> PyResult<Bound<'py, PyDict>> {
-        let info = detached(py, || self.0.domain_info(domid.0))?;
+        let host = self.hypervisor()?;
+        let info = detached(py, || host.domain_info(domid.0))?;
         let result = PyDict::new(py);
         result.set_item("domid", info.domid.get())?;
         result.set_item("kind", if info.kind == GuestKind::Pv { "pv" } else { "hvm" })?;
