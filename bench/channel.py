@@ -88,7 +88,7 @@ class Remote:
             raise RemoteError(f"{self._program}: {reply['error']}")
         return reply["result"]
 
-    def call(self, name: str, fds: Sequence[int] = (), **arguments: object) -> Any:  # noqa: ANN401
+    def call(self, name: str, fds: Sequence[int] = (), **arguments: object) -> Any:  # noqa: ANN401 - JSON
         """Asks for something and returns the result.
 
         Raises:

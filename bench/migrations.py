@@ -73,7 +73,7 @@ class _Migrations:
         counts = []
         for engine in ("libxc", "xenmig"):
             arguments = {"engine": engine, "domid": self._domid, "live": True}
-            counts.append(sink.run(lambda fd: self._here.call("save", [fd], **arguments))[1])  # noqa: B023
+            counts.append(sink.run(lambda fd: self._here.call("save", [fd], **arguments))[1])  # noqa: B023 - it is called before the loop goes on
             self._here.call("resume", domid=self._domid)
         if counts[0] != counts[1]:
             raise RuntimeError(f"migration: streams of {counts} bytes, which should be equal")

@@ -28,7 +28,7 @@ def drain(fd: int) -> int:
 
 def feed(fd: int, *, path: str) -> int:
     """Writes a file, and returns the number of bytes."""
-    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as contents:  # noqa: PTH123
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as contents:  # noqa: PTH123 - a name from JSON
         view = memoryview(contents)
         total = 0
         while total < len(view):

@@ -30,9 +30,9 @@ def draw(rows: Sequence[dict[str, Any]], machine: dict[str, Any], path: Path) ->
     """
     try:
         from matplotlib import rc_context  # noqa: PLC0415 - an optional package
-        from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
-        from matplotlib.figure import Figure  # noqa: PLC0415
-        from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter  # noqa: PLC0415
+        from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - optional
+        from matplotlib.figure import Figure  # noqa: PLC0415 - optional
+        from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter  # noqa: PLC0415 - optional
     except ImportError:
         return False
     figure = Figure(figsize=(9, 1.6 + 0.24 * len(rows)), layout="constrained")
