@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from xenmig import _native
 from xenmig.descriptor import writing
-from xenmig.host import native_host
+from xenmig.host import lifecycle, native_host
 from xenmig.policy import check_policy
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def save(  # noqa: PLR0913 - the optional ones are keywords
             of
             it: for debugging.
         suspend: Suspends the guest and returns when it is suspended; called once. Default: the host's own
-            way.
+            way, on Xen :meth:`xenmig.Xen.suspend`.
         resume: Lets the guest go on after a failure that came after `suspend`. Default: the host's own way if
             `suspend` is the host's, else nobody resumes it and ``guest_state`` is ``"suspended"``.
         device_model_logdirty: Told ``True`` before the first round and ``False`` at the end of a live save,
@@ -110,10 +110,8 @@ def save(  # noqa: PLR0913 - the optional ones are keywords
     if policy is not None:
         check_policy(policy)
     if suspend is None:
-        if not isinstance(native, _native.SimHost):
-            raise TypeError("on Xen it is the toolstack that suspends a guest: give suspend=")
-        suspend = _suspender(native, domid)
-        resume = resume or _resumer(native, domid)
+        suspend, own_resume = lifecycle(host, domid)
+        resume = resume or own_resume
     return _native.save(
         native,
         domid,
@@ -130,12 +128,3 @@ def save(  # noqa: PLR0913 - the optional ones are keywords
         device_model_logdirty=device_model_logdirty,
         on_progress=on_progress,
     )
-
-
-# The domain is looked up when it is needed: that there is none is for the engine to say.
-def _suspender(host: _native.SimHost, domid: int) -> Callable[[], object]:
-    return lambda: host.domain(domid).suspend()
-
-
-def _resumer(host: _native.SimHost, domid: int) -> Callable[[], object]:
-    return lambda: host.domain(domid).resume()

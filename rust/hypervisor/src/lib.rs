@@ -13,6 +13,7 @@
 mod dirty_bitmap;
 mod endpoint;
 mod error;
+mod lifecycle;
 mod mapping;
 mod process;
 mod pv;
@@ -29,6 +30,7 @@ use xenmig_types::{CpuPolicy, DomainInfo, Domid, Gfn, PageType, TscInfo, XenVers
 
 pub use dirty_bitmap::{BitmapMemory, DirtyBitmap};
 pub use error::{Errno, HypervisorError, Result};
+pub use lifecycle::Lifecycle;
 pub use mapping::{Access, ForeignPages, PageBuffer};
 pub use process::Process;
 pub use pv::{PinOp, PvVerbs, VcpuRecord};

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use pyo3::{exceptions::PyRuntimeError, prelude::*, types::PyDict};
-use xenmig_hypervisor::Hypervisor;
+use xenmig_hypervisor::{Hypervisor, Lifecycle};
 use xenmig_types::{DomainState, GuestKind};
 
 use crate::{
@@ -19,12 +19,16 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct PyXenHost {
     /// There until the object is dropped.
-    host: Option<Arc<dyn Hypervisor>>,
+    host: Option<Arc<dyn Lifecycle>>,
 }
 
 impl PyXenHost {
     /// Returns the host for the engine.
     pub(crate) fn hypervisor(&self) -> PyResult<Arc<dyn Hypervisor>> {
+        Ok(self.lifecycle()?)
+    }
+
+    fn lifecycle(&self) -> PyResult<Arc<dyn Lifecycle>> {
         self.host.clone().ok_or_else(|| PyRuntimeError::new_err("the host is closed"))
     }
 }
@@ -40,7 +44,7 @@ impl Drop for PyXenHost {
 }
 
 #[cfg(feature = "xen")]
-fn open(py: Python<'_>) -> PyResult<Arc<dyn Hypervisor>> {
+fn open(py: Python<'_>) -> PyResult<Arc<dyn Lifecycle>> {
     match py.detach(xenmig_hypervisor::xen::XenHost::open) {
         Ok(host) => Ok(Arc::new(host)),
         Err(error) => Err(unavailable(py, &error.to_string(), error.errno().map(|errno| errno.0))),
@@ -48,7 +52,7 @@ fn open(py: Python<'_>) -> PyResult<Arc<dyn Hypervisor>> {
 }
 
 #[cfg(not(feature = "xen"))]
-fn open(py: Python<'_>) -> PyResult<Arc<dyn Hypervisor>> {
+fn open(py: Python<'_>) -> PyResult<Arc<dyn Lifecycle>> {
     const TEXT: &str = "this build of xenmig has no support for Xen: install Xen's headers and libclang (Debian: \
                         libxen-dev, libclang-dev) and build it again";
     Err(unavailable(py, TEXT, None))
@@ -93,5 +97,23 @@ impl PyXenHost {
         result.set_item("total_pages", info.total_pages)?;
         result.set_item("max_pages", info.max_pages)?;
         Ok(result)
+    }
+
+    /// Whether an HVM or PVH guest has PV drivers, which can be asked to suspend it.
+    fn has_pv_drivers(&self, py: Python<'_>, domid: DomidArg) -> PyResult<bool> {
+        let host = self.lifecycle()?;
+        detached(py, || host.has_pv_drivers(domid.0))
+    }
+
+    /// Suspends a guest over its head.
+    fn suspend(&self, py: Python<'_>, domid: DomidArg) -> PyResult<()> {
+        let host = self.lifecycle()?;
+        detached(py, || host.suspend(domid.0))
+    }
+
+    /// Lets a suspended guest go on.
+    fn resume(&self, py: Python<'_>, domid: DomidArg) -> PyResult<()> {
+        let host = self.lifecycle()?;
+        detached(py, || host.resume(domid.0))
     }
 }

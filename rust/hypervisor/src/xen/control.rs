@@ -2,7 +2,7 @@
 //! A handle of libxenctrl and what is asked through it. Its functions share state, so all take the handle exclusively.
 
 use std::{
-    ffi::c_uint,
+    ffi::{c_int, c_uint},
     fmt,
     ptr::{self, NonNull},
 };
@@ -83,6 +83,15 @@ impl ControlHandle {
         // SAFETY: the interface is open.
         check(unsafe {
             (self.functions.xc_hvm_param_set)(self.interface.as_ptr(), id(domid), index, value)
+        })?;
+        Ok(())
+    }
+
+    /// Shuts the domain down with a reason, whatever it is doing (`SCHEDOP_remote_shutdown`).
+    pub(super) fn shutdown(&mut self, domid: Domid, reason: u8) -> CallResult<()> {
+        // SAFETY: the interface is open.
+        check(unsafe {
+            (self.functions.xc_domain_shutdown)(self.interface.as_ptr(), id(domid), c_int::from(reason))
         })?;
         Ok(())
     }

@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use xenmig_types::{CpuPolicy, DomainInfo, Domid, Gfn, PageType, TscInfo, XenVersion};
+use xenmig_types::{CpuPolicy, DomainInfo, DomainState, Domid, Gfn, PageType, TscInfo, XenVersion};
 
 use super::{
     call::CallHandle,
@@ -15,10 +15,11 @@ use super::{
     logdirty::{self, Fetch},
     mapping::ForeignHandle,
     page_types::TypeQueries,
+    resume,
 };
 use crate::{
     Access, CleanPass, DirtyBitmap, DirtyCounts, Errno, Extent, ForeignPages, Hypervisor, HypervisorError,
-    Process, PvVerbs, Result,
+    Lifecycle, Process, PvVerbs, Result,
 };
 
 /// The Xen that this process runs under. Nothing of it follows a fork: every verb is refused in a child.
@@ -33,6 +34,9 @@ pub struct XenHost {
 }
 
 impl XenHost {
+    /// `HVM_PARAM_CALLBACK_IRQ`: set by a guest's PV drivers.
+    const CALLBACK_IRQ: u32 = 0;
+
     /// Opens Xen.
     ///
     /// # Errors
@@ -100,6 +104,23 @@ fn try_domctl(call: &Arc<CallHandle>) -> std::result::Result<(), XenOpenError> {
 }
 
 impl PvVerbs for XenHost {}
+
+impl Lifecycle for XenHost {
+    fn has_pv_drivers(&self, domid: Domid) -> Result<bool> {
+        Ok(self.hvm_param(domid, Self::CALLBACK_IRQ)? != 0)
+    }
+
+    fn suspend(&self, domid: Domid) -> Result<()> {
+        self.control_verb("remote_shutdown", domid, |control| {
+            control.shutdown(domid, DomainState::SHUTDOWN_SUSPEND)
+        })
+    }
+
+    fn resume(&self, domid: Domid) -> Result<()> {
+        let has_drivers = self.has_pv_drivers(domid)?;
+        self.verb("resumedomain", domid, |host| resume::resume(&host.call, domid, has_drivers))
+    }
+}
 
 impl Hypervisor for XenHost {
     /// It was asked for when the host was opened: a hypervisor keeps its version while it runs.

@@ -90,6 +90,7 @@ functions! {
         xc_domain_decrease_reservation: fn(
             *mut xc_interface, u32, c_ulong, c_uint, *mut xen_pfn_t
         ) -> c_int,
+        xc_domain_shutdown: fn(*mut xc_interface, u32, c_int) -> c_int,
     }
 }
 
@@ -107,6 +108,7 @@ const _: fn() -> ControlFunctions = || ControlFunctions {
     xc_domain_set_tsc_info: sys::xc_domain_set_tsc_info,
     xc_domain_populate_physmap: sys::xc_domain_populate_physmap,
     xc_domain_decrease_reservation: sys::xc_domain_decrease_reservation,
+    xc_domain_shutdown: sys::xc_domain_shutdown,
 };
 
 fn open(soname: &str) -> Result<Library, XenOpenError> {

@@ -37,6 +37,7 @@ mod libraries;
 mod logdirty;
 mod mapping;
 mod page_types;
+mod resume;
 #[cfg(test)]
 mod tests;
 
