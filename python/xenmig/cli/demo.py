@@ -15,11 +15,12 @@ from rich.console import Console
 
 from xenmig._native import PAGE_SIZE
 from xenmig.cli.migration import FAILED, WRONG_OPTION, DemoError, Plan, migrate
-from xenmig.cli.policy_option import BUILT_IN, PolicyOptionError, load_policy
-from xenmig.cli.progress import format_bytes, progress_view
+from xenmig.cli.progress import progress_view
 from xenmig.cli.receiver import Transport
 from xenmig.cli.workload_option import DEFAULT_RATE, WorkloadName, make_workload
 from xenmig.errors import SimError
+from xenmig.policies.named import BUILT_IN, PolicyNameError, load_policy
+from xenmig.progress_text import format_bytes
 from xenmig.sim import MIN_MEMORY_BYTES, memory_bytes
 from xenmig.stream.output import write_error, write_json
 
@@ -136,7 +137,7 @@ def _policy(policy: str, arguments: list[str]) -> Policy | None:
         return None
     try:
         return load_policy(policy, arguments)
-    except PolicyOptionError as error:
+    except PolicyNameError as error:
         raise DemoError(f"--policy: {error}", WRONG_OPTION) from error
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from xenmig.cli.progress import format_bytes
+from xenmig.progress_text import format_bytes
 
 if TYPE_CHECKING:
     from rich.console import Console

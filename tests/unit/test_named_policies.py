@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from xenmig import AllOf, AnyOf, Decision, PrecopyStats
-from xenmig.cli.policy_option import BUILT_IN, PolicyOptionError, load_policy
 from xenmig.policies import AbortAfter, DowntimeTarget, LibxcPolicy, StopAfter
+from xenmig.policies.named import BUILT_IN, PolicyNameError, load_policy
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -114,9 +114,9 @@ def test_combinations_bind_as_in_python() -> None:
         ("mine:Nobody", [], "mine has no Nobody"),
         ("mine:number", [], "mine:number: .*int objects cannot be called"),
         ("mine:eventually", [], "mine:eventually: .*coroutine function"),
-        ("libxc | mine:Waits", ["rounds=1"], "--policy-arg is for a single policy"),
+        ("libxc | mine:Waits", ["rounds=1"], "arguments are for a single policy"),
     ],
 )
 def test_what_cannot_be_understood_is_explained(text: str, arguments: list[str], message: str) -> None:
-    with pytest.raises(PolicyOptionError, match=message):
+    with pytest.raises(PolicyNameError, match=message):
         load_policy(text, arguments)

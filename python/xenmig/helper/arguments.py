@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The arguments that libxl starts its save helper with (``run_helper()`` of ``libxl_save_callout.c``).
+
+::
+
+    --save-domain    io_fd recv_fd domid flags cbflags stream_type
+    --restore-domain io_fd send_back_fd domid store_evtchn store_domid console_evtchn console_domid
+                     cbflags stream_type
+
+Only plain saves are done here. Anything else, also what a later Xen may add, is the stock helper's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from xenmig.helper.libxl import DEVICE_MODEL_BIT, SUSPEND_BIT
+
+__all__ = ["RESTORE", "SAVE", "NotOurs", "SaveRequest", "parse"]
+
+SAVE, RESTORE = "--save-domain", "--restore-domain"
+#: ``XCFLAGS_LIVE``, ``XCFLAGS_DEBUG`` and ``XC_STREAM_PLAIN`` of ``xenguest.h``.
+_LIVE, _DEBUG = 1, 2
+_PLAIN = 0
+_UINT32_MAX = 0xFFFF_FFFF
+
+
+class NotOurs(Exception):  # noqa: N818 - it is no failure
+    """The stock helper shall do it; the message says why."""
+
+
+@dataclass(frozen=True)
+class SaveRequest:
+    """A plain save.
+
+    Attributes:
+        io_fd: Where the stream goes.
+        recv_fd: The back channel, which a plain save does not use.
+        domid: The domain.
+        live: Whether it runs meanwhile.
+        verify: Whether all memory is sent once more at the end (``xl migrate --debug``).
+        device_model: Whether libxl can switch the device model's log-dirty mode.
+    """
+
+    io_fd: int
+    recv_fd: int
+    domid: int
+    live: bool
+    verify: bool
+    device_model: bool
+
+
+def parse(arguments: list[str]) -> SaveRequest:
+    """Returns what libxl asks for.
+
+    Raises:
+        NotOurs: It is not a plain save.
+    """
+    mode = arguments[0] if arguments else "nothing"
+    if mode == RESTORE:
+        raise NotOurs("it is a restore")
+    if mode != SAVE:
+        raise NotOurs(f"{mode} is not known here")
+    numbers = [_number(argument) for argument in arguments[1:]]
+    if len(numbers) != 6:
+        raise NotOurs(f"{SAVE} has {len(numbers)} arguments instead of 6")
+    io_fd, recv_fd, domid, flags, cbflags, stream_type = numbers
+    if stream_type != _PLAIN:
+        raise NotOurs("Remus and COLO streams are not written by xenmig")
+    if flags & ~(_LIVE | _DEBUG):
+        raise NotOurs(f"the flags {flags:#x} are not known here")
+    if not cbflags & SUSPEND_BIT:
+        raise NotOurs("libxl does not offer to suspend the guest")
+    live = bool(flags & _LIVE)
+    return SaveRequest(
+        io_fd,
+        recv_fd,
+        domid,
+        live=live,
+        # libxc, too, has nothing to compare in a save that is not live.
+        verify=live and bool(flags & _DEBUG),
+        device_model=bool(cbflags & DEVICE_MODEL_BIT),
+    )
+
+
+def _number(argument: str) -> int:
+    digits = argument.removeprefix("-")
+    if not (digits.isascii() and digits.isdigit()):
+        raise NotOurs(f"the argument {argument!r} is no number")
+    number = int(argument)
+    if not -1 <= number <= _UINT32_MAX:
+        raise NotOurs(f"the argument {argument} is out of range")
+    return number

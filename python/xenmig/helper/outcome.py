@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How a save ended, in the words and numbers for libxl's log, for ``complete`` and for the run log."""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xenmig.errors import DomainRefused, PolicyAbort, PolicyError, XenmigError
+from xenmig.helper.channel import LibxlGone
+from xenmig.helper.signals import Interrupted
+from xenmig.progress_text import format_bytes
+
+if TYPE_CHECKING:
+    from xenmig._native import SaveResult
+    from xenmig.errors import GuestState
+
+__all__ = ["Failure", "summary"]
+
+_GUEST = {
+    "running": "the guest was not suspended and runs on",
+    "suspended": "the guest is suspended, and the toolstack is to resume it",
+    "resumed": "the guest runs again",
+    "unknown": "what the guest does is not known: look at it with xl list",
+    None: "the guest was not touched",
+}
+_PACKAGE = f"{Path(__file__).parents[1]}/"
+
+
+def summary(result: SaveResult) -> str:
+    """Returns what a save did, in a line.
+
+    Args:
+        result: What :func:`xenmig.save` has returned.
+    """
+    rate = result.bytes_sent / result.elapsed_s if result.elapsed_s > 0 else 0.0
+    rounds = f"{result.rounds} round{'s' if result.rounds != 1 else ''}" if result.live else "not live"
+    text = (
+        f"domain {result.domid} is saved: {rounds}, {result.pages_sent:,} pages, "
+        f"{format_bytes(result.bytes_sent)} in {result.elapsed_s:.2f} s ({format_bytes(rate)}/s), "
+        f"suspended for {result.downtime_ms:,.0f} ms up to the last byte"
+    )
+    return f"{text}; the precopy ended because {result.reason}" if result.reason else text
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A save that failed.
+
+    Attributes:
+        error: Why.
+        guest_state: What the guest does, ``None`` if it was not even looked at.
+        of_policy: Whether it is the policy's own exception.
+    """
+
+    error: BaseException
+    guest_state: GuestState | None = None
+    of_policy: bool = False
+
+    @property
+    def errno(self) -> int:
+        """The errno for libxl, never 0. libxl logs its text."""
+        error = self.error
+        if self.of_policy or isinstance(error, (PolicyAbort, PolicyError)):
+            return errno.ECANCELED
+        number = getattr(error, "errno", None)
+        if isinstance(number, int) and 0 < number < 1 << 31:
+            return number
+        for kind, meaning in (
+            (Interrupted, errno.EINTR),
+            (LibxlGone, errno.EPIPE),
+            (DomainRefused, errno.EOPNOTSUPP),
+            ((ValueError, TypeError), errno.EINVAL),
+        ):
+            if isinstance(error, kind):
+                return meaning
+        return errno.EIO
+
+    @property
+    def warnings(self) -> list[str]:
+        """What else went wrong while cleaning up."""
+        if isinstance(self.error, XenmigError):
+            return list(self.error.warnings)
+        return [note.removeprefix("xenmig: ") for note in getattr(self.error, "__notes__", ())]
+
+    @property
+    def where(self) -> str | None:
+        """The line of the policy that raised it."""
+        found = None
+        trace = self.error.__traceback__ if self.of_policy else None
+        while trace is not None:
+            file = trace.tb_frame.f_code.co_filename
+            if not file.startswith(_PACKAGE):
+                found = f"{file}:{trace.tb_lineno}"
+            trace = trace.tb_next
+        return found
+
+    def __str__(self) -> str:
+        """Returns the reason, and what the guest does."""
+        where = f" (policy, {self.where})" if self.where else ""
+        text = str(self.error)
+        reason = f"{type(self.error).__name__}: {text}" if text else type(self.error).__name__
+        return f"{reason}{where}; {_GUEST[self.guest_state]}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns it for the run log."""
+        return {
+            "class": type(self.error).__name__,
+            "message": str(self.error),
+            "errno": self.errno,
+            "guest_state": self.guest_state,
+            "reason": getattr(self.error, "reason", None),
+            "where": self.where,
+        }

@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Who does what libxl asks for, xenmig or libxl's own helper, and what is told in the end.
+
+::
+
+    arguments ──> a plain save? ──> configuration ──> Xen opens? ──> no PV guest? ──> policy ──> save
+                       │ no                              │ no            │ no                      │
+                       └─────────────────────────────────┴───────────────┴──> libxl's own       complete
+                                                                              helper
+
+A policy that was asked for is used, or nothing is done: if xenmig cannot do the save, one named by
+``XENMIG_POLICY`` makes it fail. One named by the file is the host's default for what xenmig can do: of PV
+guests and of checkpointed streams libxl's own helper takes care, with a warning.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from xenmig._native import SaveResult, __version__
+from xenmig.errors import TransportError, XenmigError, XenUnavailable
+from xenmig.helper import arguments as libxl_arguments
+from xenmig.helper import configuration as operator
+from xenmig.helper import stock
+from xenmig.helper.arguments import NotOurs, SaveRequest
+from xenmig.helper.channel import LibxlGone
+from xenmig.helper.configuration import Configuration
+from xenmig.helper.libxl import Level, Libxl
+from xenmig.helper.outcome import Failure, summary
+from xenmig.helper.save import Save
+from xenmig.helper.signals import uninterrupted
+from xenmig.helper.trust import check_file
+from xenmig.xen import Xen
+
+if TYPE_CHECKING:
+    from xenmig.helper.channel import Channel
+    from xenmig.helper.signals import Signals
+    from xenmig.policy import Policy
+
+__all__ = ["Start"]
+
+
+class Start:
+    """One run of the helper."""
+
+    def __init__(self, arguments: list[str], channel: Channel, signals: Signals) -> None:
+        """Takes what libxl has started it with."""
+        self._arguments = arguments
+        self._channel = channel
+        self._libxl = Libxl(channel)
+        self._signals = signals
+        self._configuration = Configuration()
+        self._entry: dict[str, Any] = {"xenmig": __version__, "started": None, "arguments": arguments}
+
+    def run(self) -> int:
+        """Does what libxl asks for, and returns the exit status: 0 if libxl was told how it ended."""
+        try:
+            save = self._prepare()
+            self._announce(save)
+            outcome = save.run(self._libxl, self._signals)
+        except BaseException as error:  # noqa: BLE001 - libxl is to hear of it, whatever it is
+            if not isinstance(error, (XenmigError, ValueError, OSError)):
+                sys.excepthook(type(error), error, error.__traceback__)
+            outcome = Failure(error)
+        return self._finish(outcome)
+
+    def _prepare(self) -> Save:
+        """Returns the save, or goes on as libxl's own helper."""
+        try:
+            request = libxl_arguments.parse(self._arguments)
+        except NotOurs as why:
+            if self._arguments[:1] == [libxl_arguments.RESTORE]:
+                self._restore()
+            self._read_configuration()
+            self._hand_over(str(why))
+        self._entry |= {"domid": request.domid, "live": request.live, "verify": request.verify}
+        configuration = self._read_configuration()
+        try:
+            host = Xen()
+        except XenUnavailable as error:
+            if configuration.policy is not None:
+                raise
+            self._hand_over(str(error), warn=True)
+        if host.domain_info(request.domid)["kind"] == "pv":
+            self._hand_over("PV guests are not saved by xenmig yet", version=host.version)
+        # From here on no other program gets the stream: not libxl's own helper, and none of a policy's.
+        _keep(request)
+        return Save(request, host, self._policy(), configuration.consult, configuration.skip_redirtied)
+
+    def _read_configuration(self) -> Configuration:
+        # Should the rest make no sense, the run log is to say so, and restores go on.
+        self._configuration = operator.paths_only(os.environ)
+        self._configuration = operator.load(os.environ)
+        if self._configuration.log is not None:
+            # Now rather than when the guest is suspended.
+            from xenmig.helper import run_log  # noqa: PLC0415 - time counts at the start, and few have a log
+
+            self._entry["started"] = run_log.now()
+        return self._configuration
+
+    def _policy(self) -> Policy | None:
+        if self._configuration.policy is None:
+            return None
+        from xenmig.policies.named import load_policy  # noqa: PLC0415 - time counts at the start
+
+        try:
+            return load_policy(
+                self._configuration.policy,
+                keywords=self._configuration.policy_args,
+                working_directory=False,
+                check_file=check_file,
+            )
+        finally:
+            self._signals.check()
+
+    def _announce(self, save: Save) -> None:
+        policy = self._configuration.policy or "libxc's own"
+        how = "live" if save.request.live else "not live"
+        consult = save.consult or ("round" if save.policy is None else "batch")
+        self._entry |= {"policy": self._configuration.policy, "consult": consult}
+        asked = f", policy {policy}, consult {consult}" if save.request.live else ""
+        self._libxl.log(Level.INFO, f"xenmig {__version__} saves domain {save.request.domid}, {how}{asked}")
+
+    def _restore(self) -> NoReturn:
+        """Goes on as libxl's own helper. A file that makes no sense must not stop guests from coming in."""
+        try:
+            self._read_configuration()
+        except operator.ConfigurationError as error:
+            self._libxl.log(Level.WARN, f"{error}; this restore does without it")
+        self._become(None)
+
+    def _hand_over(self, why: str, *, warn: bool = False, version: tuple[int, int] | None = None) -> NoReturn:
+        """Goes on as libxl's own helper, unless a policy was asked for."""
+        named_by = self._configuration.policy_from
+        if named_by == "environment":
+            raise ValueError(f"XENMIG_POLICY is set, but {why}: unset it to have libxl's own helper do it")
+        text = f"{why}; libxl's own helper does it"
+        if named_by == "file":
+            text += f", without the policy {self._configuration.policy}"
+        if warn or named_by == "file":
+            self._libxl.log(Level.WARN, text)
+        self._write_run_log({"outcome": "handed_over", "reason": why})
+        self._become(version)
+
+    def _become(self, version: tuple[int, int] | None) -> NoReturn:
+        helper = stock.find(self._configuration.stock_helper, version)
+        self._signals.give_back()
+        self._channel.give_back()
+        stock.become(helper, self._arguments)
+
+    @uninterrupted
+    def _finish(self, outcome: SaveResult | Failure) -> int:
+        """Tells the run log and libxl how it ended."""
+        if isinstance(outcome, SaveResult):
+            lines = [(Level.WARN, warning) for warning in outcome.warnings]
+            lines.append((Level.INFO, summary(outcome)))
+            number, entry = 0, {"outcome": "saved", "result": outcome.to_dict()}
+            warnings = outcome.warnings
+        else:
+            warnings = outcome.warnings
+            lines = [(Level.WARN, warning) for warning in warnings]
+            lines.append((Level.ERROR, str(outcome)))
+            number, entry = outcome.errno, {"outcome": "failed", "error": outcome.to_dict()}
+        try:
+            self._write_run_log(entry | {"warnings": list(warnings)})
+            for level, text in lines:
+                self._libxl.log(level, text)
+            self._libxl.complete(number)
+        except LibxlGone as gone:
+            self._print(f"{gone}; {'; '.join(text for _, text in lines)}")
+            if outcome.guest_state == "suspended":
+                # Its toolstack has died with a Ctrl-C, for one, which ends xl at once.
+                domid = self._entry["domid"]
+                self._print(
+                    f"domain {domid} is suspended, and libxl, which is to resume it, has ended. "
+                    "If it has no device model, resume it by: "
+                    f"python3 -c 'import xenmig; xenmig.Xen().resume({domid})'"
+                )
+            return 1
+        return 0
+
+    @staticmethod
+    def _print(text: str) -> None:
+        print(f"xenmig-save-helper: {text}", file=sys.stderr)  # noqa: T201 - there is nobody else to tell
+
+    def _write_run_log(self, entry: dict[str, Any]) -> None:
+        """Appends to the run log, if there is one. A failure is a warning: the save matters more."""
+        if self._configuration.log is None:
+            return
+        from xenmig.helper import run_log  # noqa: PLC0415 - it was imported when the configuration was read
+
+        try:
+            run_log.append(self._configuration.log, self._entry | {"ended": run_log.now()} | entry)
+        except OSError as error:
+            self._libxl.log(Level.WARN, f"the run log {self._configuration.log} cannot be written: {error}")
+
+
+def _keep(request: SaveRequest) -> None:
+    """Makes sure that programs that a policy starts do not hold the stream open.
+
+    Raises:
+        TransportError: It is closed.
+        ValueError: It is none of libxl's.
+    """
+    if request.io_fd <= 2:
+        raise ValueError(f"the stream cannot go to descriptor {request.io_fd}")
+    try:
+        os.set_inheritable(request.io_fd, False)  # noqa: FBT003 - it takes no keyword
+    except OSError as error:
+        raise TransportError(error.errno or errno.EBADF, f"descriptor {request.io_fd} is not open") from None
+    with contextlib.suppress(OSError):
+        # It has no use in a plain save, and may be none.
+        os.set_inheritable(request.recv_fd, False)  # noqa: FBT003 - it takes no keyword
