@@ -190,7 +190,7 @@ def test_libxl_is_gone_before_complete_is_read(starter: Starter, helper: Path, t
     # The stream is whole nevertheless, and so it is said where it can be.
     assert is_whole(tmp_path / "stream")
     assert "domain 5 is saved" in saved.stderr
-    assert "domain 5 is suspended, and libxl, which is to resume it, has ended" in saved.stderr
+    assert "domain 5 is suspended, and libxl, which was to resume it, has ended" in saved.stderr
 
 
 def test_ctrl_c_ends_xl_as_well(starter: Starter, helper: Path, tmp_path: Path) -> None:

@@ -173,13 +173,7 @@ class Start:
         except LibxlGone as gone:
             self._print(f"{gone}; {'; '.join(text for _, text in lines)}")
             if outcome.guest_state == "suspended":
-                # Its toolstack has died with a Ctrl-C, for one, which ends xl at once.
-                domid = self._entry["domid"]
-                self._print(
-                    f"domain {domid} is suspended, and libxl, which is to resume it, has ended. "
-                    "If it has no device model, resume it by: "
-                    f"python3 -c 'import xenmig; xenmig.Xen().resume({domid})'"
-                )
+                self._print(_resume(self._entry["domid"]))
             return 1
         return 0
 
@@ -197,6 +191,29 @@ class Start:
             run_log.append(self._configuration.log, self._entry | {"ended": run_log.now()} | entry)
         except OSError as error:
             self._libxl.log(Level.WARN, f"the run log {self._configuration.log} cannot be written: {error}")
+
+
+def _resume(domid: int) -> str:
+    """Lets a guest go on whose libxl has died, with a Ctrl-C for one, and says how that went.
+
+    Nobody else will, and nobody can start a copy of it: the image has no end without libxl.
+    """
+    why = f"domain {domid} is suspended, and libxl, which was to resume it, has ended"
+    by_hand = f"python3 -c 'import xenmig; xenmig.Xen().resume({domid})'"
+    try:
+        if _has_device_model(domid):
+            return f"{why}; its device model is stopped, too: let that go on, then {by_hand}; or destroy it"
+        Xen().resume(domid)
+    except (XenmigError, OSError) as error:
+        return f"{why}; resuming it failed: {error}. If it has no device model, try: {by_hand}"
+    return f"domain {domid} was suspended, and libxl, which was to resume it, has ended; it was resumed"
+
+
+def _has_device_model(domid: int) -> bool:
+    from xenmig.xenstore import Xenstore  # noqa: PLC0415 - few saves come here
+
+    with Xenstore() as store:
+        return store.read(f"/local/domain/0/device-model/{domid}/state") is not None
 
 
 def _keep(request: SaveRequest) -> None:
