@@ -11,12 +11,14 @@ PYTHON_SOURCES := $(shell find python -name '*.py' -o -name '*.pyi' -o -name py.
 MIN_RUST := 1.88
 # What the real Xen is built and tested with. Without them everything but the real Xen works.
 XEN_PACKAGES := libxen-dev libclang-dev libxenmisc4.17 xen-utils-4.17
+# The image of the testbed, and what its last run brought back.
+TESTBED := target/testbed
 # Asked when it is needed: the packages may have been installed a moment ago.
 FEATURES = $(addprefix --features ,$(shell bash scripts/xen-features.sh))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help tools demo test test-rust test-python check fmt lint types docs bench clean
+.PHONY: help tools demo test test-rust test-python test-xen check fmt lint types docs bench clean
 
 help: ## Explain the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +36,13 @@ test-rust: $(VENV)/tools
 
 test-python: $(VENV)/installed
 	$(BIN)/python -m pytest
+
+test-xen: $(VENV)/installed ## Run the tests on a real Xen, in a testbed under QEMU
+	tests/xen/testbed/build.sh
+	$(BIN)/python tests/xen/testbed/environment.py $(TESTBED)/py target/wheels/*.whl --group test
+	$(BIN)/python tests/xen/testbed/run.py --timeout 1500 --out $(TESTBED)/results \
+		--in pyproject.toml --in README.md --in examples=examples --in tests/xen=tests/xen --in py=$(TESTBED)/py -- \
+		env XENMIG_TESTBED=1 python3 -u -m pytest -m xen -p no:cacheprovider --durations=10 --junitxml=/out/junit.xml
 
 check: fmt lint types docs test ## Run every check: format, lints, types, documentation, tests
 

@@ -185,7 +185,9 @@ fn logged(run: &mut Run<'_>, aftermath: &mut Aftermath) -> Result<SaveReport, Sa
     preamble(run)?;
     let logdirty = LogDirty::on(run.host, run.domid)?;
     let result = rounds::precopy(run).and_then(|verdict| finish_live(run, verdict, aftermath));
-    if let Err(error) = logdirty.off() {
+    if let Err(error) = logdirty.off()
+        && !error.is_gone()
+    {
         aftermath.warnings.push(format!("log-dirty mode is still on: {error}"));
     }
     result
@@ -354,6 +356,10 @@ fn settle_guest(
 ) -> GuestState {
     let state = match host.domain_info(domid) {
         Ok(info) => info.state,
+        Err(error) if error.is_gone() => {
+            aftermath.warnings.push("the domain is gone".to_owned());
+            return GuestState::Unknown;
+        }
         Err(error) => {
             aftermath.warnings.push(format!("nobody knows what the guest is doing: {error}"));
             return GuestState::Unknown;

@@ -26,7 +26,9 @@ use support::{
     tap::{Story, Tap},
     toolstack::{Asked, Resumes, Suspends, Toolstack},
 };
-use xenmig_engine::{GuestState, SaveError, SaveOptions};
+use xenmig_engine::{
+    CallerError, Decision, GuestState, Phase, Policy, PrecopyStats, SaveError, SaveOptions, Verdict,
+};
 use xenmig_hypervisor::{
     Errno, Hypervisor,
     sim::{Action, Fault, Script, SimDomain, SimHost, Verb, When},
@@ -116,6 +118,38 @@ fn a_domain_that_is_not_there() {
     assert_eq!(error.errno(), Some(Errno(3)), "ESRCH");
     assert_eq!(saved.failure().guest, GuestState::Unknown);
     assert_eq!((saved.written, toolstack.asked.len()), (0, 0));
+}
+
+/// Destroys the domain when it is asked.
+#[derive(Debug)]
+struct Destroyer<'a> {
+    host: &'a SimHost,
+    domain: &'a SimDomain,
+}
+
+impl Policy for Destroyer<'_> {
+    fn decide(&mut self, stats: &PrecopyStats) -> Result<Verdict, CallerError> {
+        if stats.phase == Phase::AfterRound {
+            self.host.destroy(self.domain.domid()).unwrap();
+        }
+        Ok(Decision::Continue.into())
+    }
+}
+
+/// There is nothing to switch off any more, and one sentence says why.
+#[test]
+fn a_domain_that_is_destroyed_in_mid_precopy() {
+    let host = SimHost::new();
+    let domain = domain(&host);
+    let mut policy = Destroyer { host: &host, domain: &domain };
+    let mut toolstack = Toolstack::new(&domain);
+    let saved = save_to_file(&host, &domain, &options(true), Some(&mut policy), &mut toolstack);
+    let failure = saved.failure();
+    let SaveError::Hypervisor(error) = &failure.error else { panic!("{failure}") };
+    assert!(error.is_gone(), "{error}");
+    assert_eq!(failure.guest, GuestState::Unknown);
+    assert_eq!(failure.warnings, ["the domain is gone"]);
+    assert!(!toolstack.asked.contains(&Asked::Resume));
 }
 
 /// Saves a domain about which another story is told.

@@ -56,6 +56,12 @@ impl HypervisorError {
         }
     }
 
+    /// Says whether there is no such domain (`ESRCH`).
+    #[must_use]
+    pub const fn is_gone(&self) -> bool {
+        matches!(self, Self::Call { errno: Errno(libc::ESRCH), .. })
+    }
+
     /// Says whether the call may succeed when it is made again (`EBUSY`, `EAGAIN`, `EINTR`).
     #[must_use]
     pub const fn is_transient(&self) -> bool {

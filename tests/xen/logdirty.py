@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Whether a domain is in log-dirty mode: asked of Xen itself, by its debug key ``q``, and of nobody else.
+
+Xen's answer goes to its own log, where ``xl dmesg`` finds it: for each domain a paragraph, with a line like
+``paging assistance: hap refcounts log_dirty translate external`` (``paging_dump_domain_info()``). It changes
+nothing, unlike an attempt to enable log-dirty mode that is to be refused.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+
+__all__ = ["is_on", "paging_modes"]
+
+_PARAGRAPH = re.compile(
+    r"General information for domain (\d+):(.*?)(?=General information for domain|\Z)", re.DOTALL
+)
+_MODES = re.compile(r"paging assistance: ([a-z_ ]+)")
+
+
+def is_on(domid: int) -> bool:
+    """Says whether Xen logs the pages that a domain dirties."""
+    return "log_dirty" in paging_modes(domid)
+
+
+def paging_modes(domid: int) -> set[str]:
+    """Returns the domain's paging modes in Xen's words.
+
+    Raises:
+        LookupError: Xen says nothing of the domain, or not how it is paged: it is a PV guest, or gone.
+    """
+    subprocess.run(["xl", "debug-keys", "q"], check=True, timeout=60)
+    # The log may hold earlier answers, and have lost the beginning of this one: the last word counts.
+    log = subprocess.run(["xl", "dmesg"], check=True, timeout=60, capture_output=True).stdout.decode(
+        errors="replace"
+    )
+    answers = [text for number, text in _PARAGRAPH.findall(log) if int(number) == domid]
+    modes = _MODES.search(answers[-1]) if answers else None
+    if modes is None:
+        raise LookupError(f"Xen's debug key q does not say how domain {domid} is paged")
+    return set(modes[1].split())
