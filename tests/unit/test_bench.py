@@ -141,3 +141,9 @@ def test_jobs_take_turns_and_another_begins_each_time() -> None:
 def test_the_ratio_is_the_median_of_the_pairs() -> None:
     # The ratios of the pairs are 2, 1 and 3; the ratio of the medians would be 1.
     assert module("pairs").median_ratio([2, 10, 30], [1, 10, 10]) == 2
+
+
+def test_readme_has_the_figures_that_were_kept() -> None:
+    markdown = module("markdown")
+    text = markdown.tables(json.loads(markdown.RESULTS.read_text(encoding="utf-8")))
+    assert text in (BENCH.parent / "README.md").read_text(encoding="utf-8")
