@@ -211,7 +211,7 @@ def unpack(result: Path, out: Path) -> int:
     """
     if result.stat().st_size == 0:
         raise TestbedError("dom0 ended without handing back a result")
-    status = b""
+    status, has_out = b"", False
     try:
         with tarfile.open(result, "r:") as tar:
             # Not every 3.11 has it.
@@ -220,12 +220,14 @@ def unpack(result: Path, out: Path) -> int:
                 if member.name == "status":
                     file = tar.extractfile(member)
                     status = file.read() if file else b""
+                elif member.name == "out":
+                    has_out = True
                 elif member.name.startswith(("out/", "dom0/")):
                     member.name = member.name.removeprefix("out/")
                     _extract(tar, member, out)
     except (tarfile.TarError, OSError) as error:
         raise TestbedError(f"what dom0 handed back is not whole: {error}") from error
-    if not status.strip().isdigit():
+    if not (has_out and status.strip().isdigit()):
         raise TestbedError("dom0 ended before it had handed back all results")
     return int(status)
 

@@ -67,7 +67,8 @@ dmesg >$results/dom0/dmesg.txt
 xl list >$results/dom0/xl-list.txt 2>&1
 xenstore-ls -f >$results/dom0/xenstore.txt 2>&1
 cp -r /var/log/xen $results/dom0/log-xen
-tar -cf "$(port result)" -C / out -C $results dom0 status || say "cannot hand back the results"
+# By its path, for busybox's own tar takes only one -C.
+/bin/tar -cf "$(port result)" -C / out -C $results dom0 status || say "cannot hand back the results"
 sync
 say "done"
 busybox poweroff -f
