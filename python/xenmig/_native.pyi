@@ -203,6 +203,10 @@ class RestoreResult:
     @property
     def missing_msr_policy(self) -> bool: ...
     @property
+    def store_gfn(self) -> int | None: ...
+    @property
+    def console_gfn(self) -> int | None: ...
+    @property
     def stream_version(self) -> int: ...
     @property
     def xen_version(self) -> tuple[int, int]: ...
@@ -311,6 +315,11 @@ def restore(
     domid: int,
     fd: int,
     *,
+    store_evtchn: int | None,
+    store_domid: int,
+    console_evtchn: int | None,
+    console_domid: int,
+    static_data_done: Callable[[int], object] | None,
     on_progress: Callable[[RestoreProgress], object] | None,
     progress_interval_s: float,
 ) -> RestoreResult: ...

@@ -19,11 +19,16 @@ if TYPE_CHECKING:
 __all__ = ["restore"]
 
 
-def restore(
+def restore(  # noqa: PLR0913 - the optional ones are keywords
     domid: int,
     source: Stream,
     *,
     host: AnyHost,
+    store_evtchn: int | None = None,
+    store_domid: int = 0,
+    console_evtchn: int | None = None,
+    console_domid: int = 0,
+    static_data_done: Callable[[int], object] | None = None,
     on_progress: Callable[[RestoreProgress], object] | None = None,
     progress_interval_s: float = 0.1,
 ) -> RestoreResult:
@@ -33,6 +38,12 @@ def restore(
     whole and does not run yet: start it when the other side has let go of the original. On failure destroy
     it.
 
+    A guest of Xen's is connected to its toolstack by two event channels, which the toolstack allocates in the
+    new domain beforehand. With them the pages that the guest shares with xenstore, its console and its device
+    model are emptied (what is in them concerns the other host), the channels are told to the guest, and the
+    domains at their other ends are granted the pages. Without them the domain is what was saved, to the last
+    byte: right for the simulated host, where there is nothing to be connected to.
+
     Reading ends with the END record: what follows it in the file or connection is left there.
 
     Args:
@@ -40,11 +51,20 @@ def restore(
         source: Where the stream comes from: a file descriptor, or an open file, pipe or stream socket. It is
             not closed.
         host: The host that the domain is on.
+        store_evtchn: The new domain's event channel to xenstore. Give this and the next, or neither.
+        store_domid: The domain that xenstore runs in.
+        console_evtchn: The new domain's event channel to its console.
+        console_domid: The domain that the console is served by.
+        static_data_done: Called once, before any memory arrives, with what the stream lacks of the CPU
+            policy: 1 for CPUID, 2 for MSRs, 3 for both, 0 for nothing (``XGR_SDD_MISSING_*`` of
+            ``xenguest.h``). What is there is set by then. What is missing is the caller's to set: streams of
+            Xen before 4.14 have none of it. An exception ends the restore, and comes out unchanged.
         on_progress: Called with what has arrived, at most every `progress_interval_s`.
         progress_interval_s: Least time between two calls of `on_progress`, in seconds.
 
     Returns:
-        What was received.
+        What was received, and in `store_gfn` and `console_gfn` where the shared pages are, of which the
+        toolstack has to tell xenstore.
 
     Raises:
         StreamError: The stream is truncated, corrupt, or not one that can be restored.
@@ -52,7 +72,7 @@ def restore(
         HypercallError: The hypervisor refused a call; ``ESRCH`` if there is no such domain.
         DomainRefused: The domain cannot be restored into as it is.
         TypeError: An argument is of the wrong type.
-        ValueError: A number is out of range.
+        ValueError: A number is out of range, or one event channel is given without the other.
 
     Example:
         >>> import os, tempfile, xenmig
@@ -72,6 +92,11 @@ def restore(
         native_host(host),
         domid,
         reading(source),
+        store_evtchn=store_evtchn,
+        store_domid=store_domid,
+        console_evtchn=console_evtchn,
+        console_domid=console_domid,
+        static_data_done=static_data_done,
         on_progress=on_progress,
         progress_interval_s=progress_interval_s,
     )

@@ -182,8 +182,8 @@ class RestoreOutcome:
     Attributes:
         failed: Whether it failed.
         errno: As in :class:`SaveOutcome`.
-        store_gfn: Where xenstore's page is; 0 of an engine that does not say it.
-        console_gfn: Where the console's page is; 0 of an engine that does not say it.
+        store_gfn: Where xenstore's page is; 0 if the stream does not say it, or the restore failed.
+        console_gfn: Where the console's page is; 0 if the stream does not say it, or the restore failed.
         missing: Which policies the stream has not, as the argument of ``static_data_done``; ``None`` if that
             was not told.
         messages: As in :class:`SaveOutcome`.

@@ -33,7 +33,9 @@ MORE_SHAPES = {
         memory_pages=1500, types=[(70 * n, kind) for n, kind in enumerate(PAGE_TYPES)]
     ),
     "all parameters": DomainSpec(
-        memory_pages=64, hvm_params={index: index + 0x1_0000_0001 for index in range(39)}
+        memory_pages=64,
+        # Pages of xenstore and console have no more than 32 bits: a grant could not name them.
+        hvm_params={index: index + (1 << 20 if index in (1, 17) else 1 << 32) for index in range(39)},
     ),
     "large context": DomainSpec(memory_pages=64, hvm_context_bytes=300_001),
     "eight bytes of context": DomainSpec(memory_pages=64, hvm_context_bytes=8),

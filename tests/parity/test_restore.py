@@ -23,13 +23,12 @@ NO_SUBLEAF = 0xFFFF_FFFF
 ODD_POLICY = {"leaves": [[0, NO_SUBLEAF, 1, 2, 3, 4], [1, NO_SUBLEAF, 5, 6, 7, 8]], "msrs": {0x10A: 1 << 40}}
 
 
-def test_all_state_arrives(xen: Worker, tmp_path: Path) -> None:
-    """What libxc restores: the reference. What xenmig restores of it is in ``test_cross.py``."""
+def test_all_state_arrives(xen: Worker, tmp_path: Path, engine: EngineName) -> None:
     source = xen.create(PVH)
     assert not xen.save("libxc", source, tmp_path / "stream").failed
     target = xen.create(EMPTY)
     options = RestoreOptions(store_evtchn=21, store_domid=5, console_evtchn=22, console_domid=6)
-    restored = xen.restore("libxc", target, tmp_path / "stream", options)
+    restored = xen.restore(engine, target, tmp_path / "stream", options)
     assert not restored.failed, restored.messages
     old, new = xen.state(source), xen.state(target)
     for name in ("memory", "p2m_pages", "populated_pages", "hvm_context", "cpuid", "msrs"):

@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     #: Part of an outcome: ``failed``, ``errno``, the exception's class, the guest's state, the messages.
     Ending: TypeAlias = tuple[bool, int, str, str | None, list[str]]
 
-#: Bits of the argument of libxc's ``static_data_done``.
-MISSING_CPUID, MISSING_MSR = 1, 2
-
 
 class CallbackError(RuntimeError):
     """A callback of the job failed, as the job says. xenmig is to pass it through."""
@@ -94,19 +91,28 @@ class Xenmig:
             guest_state,
         )
 
-    def restore(self, domid: int, fd: int, _options: RestoreOptions) -> RestoreOutcome:
-        """Restores from a file descriptor into an empty domain by ``xenmig.restore``.
-
-        It takes no event channels and no domains of the store and the console, and does not say where their
-        pages are. Which policies are missing is in its result, when it is done.
-        """
+    def restore(self, domid: int, fd: int, options: RestoreOptions) -> RestoreOutcome:
+        """Restores from a file descriptor into an empty domain by ``xenmig.restore``."""
         missing: list[int] = []
+        gfns = [0, 0]
+
+        def static_data_done(flags: int) -> None:
+            missing.append(flags)
+            if options.static_data:
+                raise CallbackError("the toolstack cannot complete the static data")
 
         def restore() -> list[str]:
-            result = xenmig.restore(domid, fd, host=xenmig.Xen())
-            missing.append(
-                MISSING_CPUID * result.missing_cpuid_policy | MISSING_MSR * result.missing_msr_policy
+            result = xenmig.restore(
+                domid,
+                fd,
+                host=xenmig.Xen(),
+                store_evtchn=options.store_evtchn,
+                store_domid=options.store_domid,
+                console_evtchn=options.console_evtchn,
+                console_domid=options.console_domid,
+                static_data_done=static_data_done,
             )
+            gfns[:] = result.store_gfn or 0, result.console_gfn or 0
             return []
 
         clock = Clock()
@@ -115,8 +121,8 @@ class Xenmig:
         return RestoreOutcome(
             failed,
             errno,
-            0,
-            0,
+            gfns[0],
+            gfns[1],
             missing[0] if missing else None,
             messages,
             seconds,

@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! Source ─► feed.rs ─► stream::Reader ─┬─► PAGE_DATA ─► populate.rs ─► pages.rs, or verify.rs after VERIFY
-//!                      (Record)        └─► other records ─► state.rs
+//!                      (Record)        ├─► other records ─► state.rs
+//!                                      └─► END ─► channels.rs, the HVM context
 //! ```
 //!
 //! The domain is the caller's: it is not started here, and after a failure it is to be destroyed. Whatever happens,
@@ -12,6 +13,7 @@
 //! ([`pfn_set`]). Source: libxc-migration-stream, revision 3.
 
 mod caller;
+mod channels;
 mod error;
 mod feed;
 mod pages;
@@ -27,11 +29,13 @@ use std::{
 
 use xenmig_hypervisor::{Hypervisor, Source};
 use xenmig_stream::{Headers, Reader, Record, RecordKind};
-use xenmig_types::{DomainState, Domid, GuestKind};
+use xenmig_types::{DomainState, Domid, Gfn, GuestKind};
 
-pub use caller::{RestoreCaller, RestoreProgress};
+pub use caller::{MissingPolicies, RestoreCaller, RestoreProgress};
+pub use channels::{Channel, Channels};
 pub use error::{RestoreError, RestoreFailure};
 
+use channels::SharedPages;
 use feed::Feed;
 use pages::Page;
 use pfn_set::PfnSet;
@@ -43,13 +47,16 @@ use verify::Verification;
 pub struct RestoreOptions {
     /// Give the domain 2 MiB superpages where a batch holds a complete run. Else it gets 4 KiB pages only.
     pub superpages: bool,
+    /// The new domain's event channels. With them it is connected to its toolstack: the pages that it shares with
+    /// xenstore, console and device model are emptied, and granted. Without them it is what was saved.
+    pub channels: Option<Channels>,
     /// The least time between two calls of [`RestoreCaller::progress`].
     pub progress_interval: Duration,
 }
 
 impl Default for RestoreOptions {
     fn default() -> Self {
-        Self { superpages: true, progress_interval: Duration::from_millis(100) }
+        Self { superpages: true, channels: None, progress_interval: Duration::from_millis(100) }
     }
 }
 
@@ -84,6 +91,10 @@ pub struct RestoreReport {
     pub missing_cpuid_policy: bool,
     /// The stream has no MSR policy: the domain keeps the one that it was made with.
     pub missing_msr_policy: bool,
+    /// Where the page that the guest shares with xenstore is, if the stream says so.
+    pub store_gfn: Option<Gfn>,
+    /// Where the page that the guest shares with its console is, if the stream says so.
+    pub console_gfn: Option<Gfn>,
     /// From the call to its end.
     pub elapsed: Duration,
 }
@@ -135,6 +146,7 @@ struct Restore<'r, 'a> {
     verification: Option<Verification>,
     static_data: StaticData,
     hvm_context: Option<Vec<u8>>,
+    shared: SharedPages,
     report: RestoreReport,
     began: Instant,
     told: Option<Instant>,
@@ -174,6 +186,7 @@ impl<'r, 'a> Restore<'r, 'a> {
             verification: None,
             static_data: StaticData::default(),
             hvm_context: None,
+            shared: SharedPages::default(),
             report: RestoreReport {
                 stream_version: version,
                 xen_major,
@@ -235,7 +248,18 @@ impl<'r, 'a> Restore<'r, 'a> {
         if let Some(Verification { differing, first: Some(first), .. }) = self.verification {
             return Err(RestoreError::Differs { domid: self.domid, pages: differing, first });
         }
-        self.load_hvm_context()
+        let channels = self.options.channels;
+        if let Some(channels) = &channels {
+            self.empty_shared_pages()?;
+            self.set_event_channels(channels)?;
+        }
+        self.load_hvm_context()?;
+        if let Some(channels) = &channels {
+            self.grant_shared_pages(channels)?;
+        }
+        self.report.store_gfn = self.shared.store.map(Gfn);
+        self.report.console_gfn = self.shared.console.map(Gfn);
+        Ok(())
     }
 
     /// Asks the caller whether to go on and tells it how far the restore is, each if it is time.

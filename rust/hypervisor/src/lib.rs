@@ -13,6 +13,7 @@
 mod dirty_bitmap;
 mod endpoint;
 mod error;
+mod grants;
 mod lifecycle;
 mod mapping;
 mod process;
@@ -30,6 +31,7 @@ use xenmig_types::{CpuPolicy, DomainInfo, Domid, Gfn, PageType, TscInfo, XenVers
 
 pub use dirty_bitmap::{BitmapMemory, DirtyBitmap};
 pub use error::{Errno, HypervisorError, Result};
+pub use grants::{ReservedEntry, ReservedGrant};
 pub use lifecycle::Lifecycle;
 pub use mapping::{Access, ForeignPages, PageBuffer};
 pub use process::Process;
@@ -150,4 +152,8 @@ pub trait Hypervisor: PvVerbs + Send + Sync + fmt::Debug {
 
     /// Takes the pages at these frames away from the domain (`XENMEM_decrease_reservation`).
     fn depopulate(&self, domid: Domid, gfns: &[Gfn]) -> Result<()>;
+
+    /// Writes grants into reserved entries of the domain's grant table, which it has not used yet. `ERANGE` for a frame
+    /// that has no place in an entry.
+    fn seed_grants(&self, domid: Domid, grants: &[ReservedGrant]) -> Result<()>;
 }

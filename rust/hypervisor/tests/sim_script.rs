@@ -153,6 +153,7 @@ fn call(host: &SimHost, domain: &SimDomain, verb: Verb) -> Result<()> {
         Verb::SetCpuPolicy => host.set_cpu_policy(id, &CpuPolicy::default()),
         Verb::Populate => host.populate(id, &mut [Gfn(60)], Extent::Page).map(drop),
         Verb::Depopulate => host.depopulate(id, &[Gfn(60)]),
+        Verb::SeedGrants => host.seed_grants(id, &[]),
         Verb::Suspend | Verb::Resume => {
             let step = if verb == Verb::Suspend { domain.suspend() } else { domain.resume() };
             step.map_err(|error| match error {

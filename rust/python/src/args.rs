@@ -44,6 +44,14 @@ impl<'py> FromPyObject<'_, 'py> for DomidArg {
     }
 }
 
+/// An event channel's port, or a number that is meant to be one.
+pub(crate) fn evtchn(value: &Bound<'_, PyAny>) -> PyResult<Option<u32>> {
+    if value.is_none() {
+        return Ok(None);
+    }
+    integer(value.as_borrowed(), "ports of event channels are less than 2**32").map(Some)
+}
+
 /// A file descriptor, or a number that is meant to be one.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Fd(i64);

@@ -4,15 +4,18 @@
 //! What an exception of a restore does not have is the guest's state: the new domain has not run, and the old one is
 //! in other hands.
 
-use pyo3::{intern, prelude::*};
+use pyo3::{exceptions::PyValueError, intern, prelude::*};
 use xenmig_engine::{
     CallerError,
-    restore::{RestoreCaller, RestoreError, RestoreFailure, RestoreOptions, RestoreProgress},
+    restore::{
+        Channel, Channels, MissingPolicies, RestoreCaller, RestoreError, RestoreFailure, RestoreOptions,
+        RestoreProgress,
+    },
 };
 use xenmig_hypervisor::{Errno, HypervisorError};
 
 use crate::{
-    args::{DomidArg, Fd, seconds},
+    args::{DomidArg, Fd, evtchn, seconds},
     caller::{interrupted, optional},
     detach::{attached, detached},
     endpoint,
@@ -23,20 +26,44 @@ use crate::{
 
 /// Restores a domain from a file descriptor. ``xenmig.restore`` is the friendlier form of it.
 #[pyfunction]
-#[pyo3(signature = (host, domid, fd, *, on_progress, progress_interval_s))]
+#[pyo3(signature = (
+    host, domid, fd, *, store_evtchn, store_domid, console_evtchn, console_domid, static_data_done, on_progress,
+    progress_interval_s,
+))]
+#[expect(clippy::too_many_arguments, reason = "each is a keyword in Python")]
 pub(crate) fn restore(
     py: Python<'_>,
     host: AnyHost,
     domid: DomidArg,
     fd: Fd,
+    #[pyo3(from_py_with = evtchn)] store_evtchn: Option<u32>,
+    store_domid: DomidArg,
+    #[pyo3(from_py_with = evtchn)] console_evtchn: Option<u32>,
+    console_domid: DomidArg,
+    static_data_done: Option<&Bound<'_, PyAny>>,
     on_progress: Option<&Bound<'_, PyAny>>,
     progress_interval_s: f64,
 ) -> PyResult<PyRestoreResult> {
+    let channels = match (store_evtchn, console_evtchn) {
+        (Some(store), Some(console)) => Some(Channels {
+            store: Channel { evtchn: store, domid: store_domid.0 },
+            console: Channel { evtchn: console, domid: console_domid.0 },
+        }),
+        (None, None) => None,
+        _ => {
+            let message = "one of store_evtchn and console_evtchn is missing: give both, or neither";
+            return Err(PyValueError::new_err(message));
+        }
+    };
     let options = RestoreOptions {
+        channels,
         progress_interval: seconds("progress_interval_s", progress_interval_s)?,
         ..RestoreOptions::default()
     };
-    let mut caller = Receiver { on_progress: optional("on_progress", on_progress)? };
+    let mut caller = Receiver {
+        static_data_done: optional("static_data_done", static_data_done)?,
+        on_progress: optional("on_progress", on_progress)?,
+    };
     let mut source = endpoint::source(py, fd)?;
     let report = detached(py, || {
         xenmig_engine::restore::restore(&*host.0, domid.0, &mut source, &options, &mut caller)
@@ -44,12 +71,23 @@ pub(crate) fn restore(
     Ok(PyRestoreResult(Restored { domid: domid.0, report }))
 }
 
+/// `XGR_SDD_MISSING_*` of `xenguest.h`.
+const MISSING_CPUID: u32 = 1;
+const MISSING_MSR: u32 = 2;
+
 /// The callbacks of a restore.
 struct Receiver {
+    static_data_done: Option<Py<PyAny>>,
     on_progress: Option<Py<PyAny>>,
 }
 
 impl RestoreCaller for Receiver {
+    fn static_data_done(&mut self, missing: MissingPolicies) -> Result<(), CallerError> {
+        let Some(static_data_done) = &self.static_data_done else { return Ok(()) };
+        let bits = (u32::from(missing.cpuid) * MISSING_CPUID) | (u32::from(missing.msrs) * MISSING_MSR);
+        attached(|py| static_data_done.call1(py, (bits,)).map(drop))
+    }
+
     fn progress(&mut self, progress: &RestoreProgress) -> Result<(), CallerError> {
         let Some(on_progress) = &self.on_progress else { return Ok(()) };
         attached(|py| on_progress.call1(py, (PyRestoreProgress(progress.clone()),)).map(drop))
@@ -68,9 +106,9 @@ impl Raise for RestoreFailure {
         let nothing = Aftermath::default();
         let message = error.to_string();
         match error {
-            RestoreError::Interrupted(error) | RestoreError::Progress(error) => {
-                errors::passed_through(py, error, nothing)
-            }
+            RestoreError::Interrupted(error)
+            | RestoreError::StaticData(error)
+            | RestoreError::Progress(error) => errors::passed_through(py, error, nothing),
             RestoreError::Hypervisor(error) => errors::hypervisor(py, &error, nothing),
             RestoreError::Param { error: HypervisorError::Call { op, errno, .. }, .. } => {
                 errors::hypercall(py, op, domid, errno, message, nothing)
@@ -88,7 +126,9 @@ impl Raise for RestoreFailure {
             RestoreError::Unsupported { offset, .. }
             | RestoreError::PfnTooHigh { offset, .. }
             | RestoreError::PfnTwice { offset, .. } => invalid(py, &message, offset),
-            RestoreError::Differs { .. } | RestoreError::Missing(_) => invalid(py, &message, bytes_read),
+            RestoreError::Differs { .. } | RestoreError::NoGrant { .. } | RestoreError::Missing(_) => {
+                invalid(py, &message, bytes_read)
+            }
         }
     }
 }

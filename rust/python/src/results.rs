@@ -130,6 +130,10 @@ record! {
     missing_cpuid_policy: bool => |restored| restored.report.missing_cpuid_policy;
     /// Whether the stream has no MSR policy: the domain keeps the one that it was made with.
     missing_msr_policy: bool => |restored| restored.report.missing_msr_policy;
+    /// Where the page that the guest shares with xenstore is; ``None`` if the stream does not say so.
+    store_gfn: Option<u64> => |restored| restored.report.store_gfn.map(|gfn| gfn.0);
+    /// Where the page that the guest shares with its console is; ``None`` if the stream does not say so.
+    console_gfn: Option<u64> => |restored| restored.report.console_gfn.map(|gfn| gfn.0);
     /// Version of the stream's format: 2 or 3.
     stream_version: u32 => |restored| restored.report.stream_version;
     /// Major and minor version of the sender's Xen; a major version of 0 means a converted legacy image.

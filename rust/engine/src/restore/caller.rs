@@ -22,6 +22,15 @@ pub struct RestoreProgress {
     pub elapsed: Duration,
 }
 
+/// What the stream's static data lacks: the domain keeps what it was made with, unless the caller sets it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MissingPolicies {
+    /// There was no CPUID policy.
+    pub cpuid: bool,
+    /// There was no MSR policy.
+    pub msrs: bool,
+}
+
 /// The program that restores a domain: a toolstack, a save helper, a test. All calls come on the thread that called
 /// [`restore`](super::restore), and no lock is held meanwhile.
 pub trait RestoreCaller {
@@ -32,6 +41,16 @@ pub trait RestoreCaller {
     ///
     /// Any error ends the restore.
     fn progress(&mut self, _progress: &RestoreProgress) -> Result<(), CallerError> {
+        Ok(())
+    }
+
+    /// Hears, once, that all is known of the guest that does not depend on its execution. It comes before any memory; the
+    /// CPU policy is set, as far as the stream has one, and is the caller's to set as far as not.
+    ///
+    /// # Errors
+    ///
+    /// Any error ends the restore.
+    fn static_data_done(&mut self, _missing: MissingPolicies) -> Result<(), CallerError> {
         Ok(())
     }
 

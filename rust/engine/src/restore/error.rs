@@ -24,6 +24,9 @@ pub enum RestoreError {
     /// The caller interrupted the restore.
     #[error("interrupted: {0}")]
     Interrupted(CallerError),
+    /// The caller could not deal with what the static data lacks.
+    #[error("the static_data_done callback failed: {0}")]
+    StaticData(CallerError),
     /// The caller's progress callback failed.
     #[error("the progress callback failed: {0}")]
     Progress(CallerError),
@@ -95,6 +98,16 @@ pub enum RestoreError {
         value: u64,
         /// What the hypervisor answered.
         error: HypervisorError,
+    },
+    /// A page of xenstore's or of the console's that no grant can name.
+    #[error(
+        "pfn {pfn} of domain {domid}, a page of xenstore or of the console, says the stream, is beyond what a grant can name"
+    )]
+    NoGrant {
+        /// The domain.
+        domid: Domid,
+        /// The page.
+        pfn: Pfn,
     },
     /// Pages that were sent again are not as they were sent before.
     #[error("{pages} pages of domain {domid} are not as the sender has them, the first at pfn {first}")]

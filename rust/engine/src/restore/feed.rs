@@ -13,7 +13,7 @@ use std::{
 use xenmig_hypervisor::{ForeignPages, HypervisorError, Source};
 use xenmig_stream::StreamError;
 
-use super::{RestoreCaller, RestoreError, RestoreProgress};
+use super::{MissingPolicies, RestoreCaller, RestoreError, RestoreProgress};
 use crate::CallerError;
 
 /// The caller is asked at least so often whether to go on.
@@ -68,6 +68,11 @@ impl<'a> Feed<'a> {
         }
         self.listened = Instant::now();
         self.caller.interrupted().map_err(RestoreError::Interrupted)
+    }
+
+    /// Tells the caller that the static data is complete.
+    pub(super) fn static_data_done(&mut self, missing: MissingPolicies) -> Result<(), RestoreError> {
+        self.caller.static_data_done(missing).map_err(RestoreError::StaticData)
     }
 
     /// Tells the caller how far the restore is.

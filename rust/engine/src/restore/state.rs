@@ -5,7 +5,7 @@
 use xenmig_stream::{HvmParam, RecordKind};
 use xenmig_types::{CpuPolicy, TscInfo};
 
-use super::{Restore, RestoreError};
+use super::{MissingPolicies, Restore, RestoreError};
 
 /// `HVM_PARAM_PAE_ENABLED`: once a message between parts of the toolstack, in old streams still, of no meaning.
 const PARAM_PAE_ENABLED: u32 = 4;
@@ -46,10 +46,14 @@ impl Restore<'_, '_> {
         let policy = std::mem::take(&mut self.static_data.policy);
         self.report.missing_cpuid_policy = policy.cpuid.is_empty();
         self.report.missing_msr_policy = policy.msrs.is_empty();
+        let feed = self.reader.source_mut();
         if policy != CpuPolicy::default() {
-            self.reader.source_mut().retry(|| self.host.set_cpu_policy(self.domid, &policy))?;
+            feed.retry(|| self.host.set_cpu_policy(self.domid, &policy))?;
         }
-        Ok(())
+        feed.static_data_done(MissingPolicies {
+            cpuid: policy.cpuid.is_empty(),
+            msrs: policy.msrs.is_empty(),
+        })
     }
 
     pub(super) fn tsc_info(&mut self, tsc: &TscInfo) -> Result<(), RestoreError> {
@@ -57,19 +61,21 @@ impl Restore<'_, '_> {
     }
 
     pub(super) fn hvm_params(&mut self, params: &[HvmParam]) -> Result<(), RestoreError> {
-        let feed = self.reader.source_mut();
         for HvmParam { index, value } in params.iter().copied() {
-            if index == PARAM_PAE_ENABLED {
-                continue;
+            if index != PARAM_PAE_ENABLED {
+                self.shared.note(index, value);
+                self.set_param(index, value)?;
             }
-            feed.retry(|| self.host.set_hvm_param(self.domid, index, value)).map_err(
-                |error| match error {
-                    RestoreError::Hypervisor(error) => RestoreError::Param { index, value, error },
-                    error => error,
-                },
-            )?;
         }
         Ok(())
+    }
+
+    pub(super) fn set_param(&mut self, index: u32, value: u64) -> Result<(), RestoreError> {
+        let feed = self.reader.source_mut();
+        feed.retry(|| self.host.set_hvm_param(self.domid, index, value)).map_err(|error| match error {
+            RestoreError::Hypervisor(error) => RestoreError::Param { index, value, error },
+            error => error,
+        })
     }
 
     pub(super) fn load_hvm_context(&mut self) -> Result<(), RestoreError> {

@@ -12,6 +12,7 @@
 
 mod build;
 mod caller;
+mod channels;
 mod domains;
 mod faults;
 mod hostile;

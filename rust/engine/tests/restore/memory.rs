@@ -8,7 +8,7 @@ use xenmig_hypervisor::{
     Source,
     sim::{Fault, SimDomain, Verb},
 };
-use xenmig_types::{PageType, Pfn};
+use xenmig_types::{Gfn, PageType, Pfn};
 
 use super::build::{Quiet, Stream, fill_of, restore_into, restore_with, target};
 
@@ -38,6 +38,8 @@ fn a_typical_stream_arrives() {
         pages_populated: 512 + 2 + 1,
         superpages: 1,
         pages_depopulated: 1,
+        store_gfn: Some(Gfn(0xfeffc)),
+        console_gfn: Some(Gfn(0xfeffb)),
         elapsed: report.elapsed,
         ..RestoreReport::default()
     };

@@ -7,8 +7,8 @@
 use std::sync::{Mutex, MutexGuard};
 
 use xenmig_hypervisor::{
-    Access, CleanPass, DirtyBitmap, DirtyCounts, Extent, ForeignPages, Hypervisor, PvVerbs, Result,
-    sim::SimHost,
+    Access, CleanPass, DirtyBitmap, DirtyCounts, Extent, ForeignPages, Hypervisor, PvVerbs, ReservedGrant,
+    Result, sim::SimHost,
 };
 use xenmig_types::{CpuPolicy, DomainInfo, Domid, Gfn, PageType, TscInfo, XenVersion};
 
@@ -141,5 +141,9 @@ impl Hypervisor for Tap<'_> {
 
     fn depopulate(&self, domid: Domid, gfns: &[Gfn]) -> Result<()> {
         self.note("depopulate").depopulate(domid, gfns)
+    }
+
+    fn seed_grants(&self, domid: Domid, grants: &[ReservedGrant]) -> Result<()> {
+        self.note("seed grants").seed_grants(domid, grants)
     }
 }

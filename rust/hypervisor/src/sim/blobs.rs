@@ -5,9 +5,10 @@
 use std::collections::BTreeMap;
 
 use fastrand::Rng;
-use xenmig_types::{CpuPolicy, TscInfo};
+use xenmig_types::{CpuPolicy, Domid, Gfn, TscInfo};
 
 use super::config::Blobs;
+use crate::{ReservedEntry, ReservedGrant};
 
 /// `HVM_NR_PARAMS` of Xen 4.17.
 const HVM_NR_PARAMS: u32 = 39;
@@ -31,6 +32,8 @@ pub(super) struct BlobState {
     /// How many writes there were when the TSC was set.
     tsc_writes: u64,
     policy: CpuPolicy,
+    /// What the toolstack has granted; it is not the guest's, so no stream carries it.
+    grants: BTreeMap<ReservedEntry, (Domid, Gfn)>,
 }
 
 impl BlobState {
@@ -52,6 +55,7 @@ impl BlobState {
                 cpuid: random(config.cpuid_leaves * CpuPolicy::CPUID_LEAF_BYTES),
                 msrs: random(config.msr_entries * CpuPolicy::MSR_ENTRY_BYTES),
             },
+            grants: BTreeMap::new(),
         }
     }
 
@@ -64,6 +68,7 @@ impl BlobState {
             tsc: TscInfo::default(),
             tsc_writes: 0,
             policy: CpuPolicy::default(),
+            grants: BTreeMap::new(),
         }
     }
 
@@ -115,6 +120,23 @@ impl BlobState {
     pub(super) fn set_tsc(&mut self, tsc: &TscInfo, writes: u64) {
         self.tsc = TscInfo { incarnation: tsc.incarnation.wrapping_add(1), ..*tsc };
         self.tsc_writes = writes;
+    }
+
+    /// Returns the grants of the toolstack, in the order of the entries.
+    pub(super) fn grants(&self) -> Vec<ReservedGrant> {
+        let grants = self.grants.iter();
+        grants
+            .map(|(entry, (backend, gfn))| ReservedGrant { entry: *entry, backend: *backend, gfn: *gfn })
+            .collect()
+    }
+
+    /// Writes grants, and says whether each frame has a place in an entry.
+    pub(super) fn seed_grants(&mut self, grants: &[ReservedGrant]) -> bool {
+        let fit = grants.iter().all(|grant| u32::try_from(grant.gfn.0).is_ok());
+        if fit {
+            self.grants.extend(grants.iter().map(|grant| (grant.entry, (grant.backend, grant.gfn))));
+        }
+        fit
     }
 
     /// Returns the CPU policy.

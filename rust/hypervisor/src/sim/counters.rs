@@ -47,6 +47,8 @@ pub enum Verb {
     Populate,
     /// `depopulate`.
     Depopulate,
+    /// `seed_grants`.
+    SeedGrants,
     /// [`SimDomain::suspend`](super::SimDomain::suspend).
     Suspend,
     /// [`SimDomain::resume`](super::SimDomain::resume).
@@ -55,7 +57,7 @@ pub enum Verb {
 
 impl Verb {
     /// Every verb.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Version,
         Self::DomainInfo,
         Self::NrGpfns,
@@ -76,6 +78,7 @@ impl Verb {
         Self::SetCpuPolicy,
         Self::Populate,
         Self::Depopulate,
+        Self::SeedGrants,
         Self::Suspend,
         Self::Resume,
     ];
@@ -104,6 +107,7 @@ impl Verb {
             Self::SetCpuPolicy => "set_cpu_policy",
             Self::Populate => "populate_physmap",
             Self::Depopulate => "decrease_reservation",
+            Self::SeedGrants => "seeding the grant table",
             Self::Suspend => "suspend",
             Self::Resume => "resume",
         }

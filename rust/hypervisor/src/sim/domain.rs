@@ -25,7 +25,7 @@ use super::{
     vcpu::Vcpus,
     workload::{Plan, Workload},
 };
-use crate::{HypervisorError, Process, Result};
+use crate::{HypervisorError, Process, ReservedGrant, Result};
 
 /// Domains smaller than this are not worth asking the machine whether it has the memory.
 const SMALL_BYTES: u64 = 256 << 20;
@@ -145,6 +145,12 @@ impl SimDomain {
     #[must_use]
     pub fn is_populated(&self, pfn: Pfn) -> bool {
         self.guest.memory.populated().get(pfn.0)
+    }
+
+    /// Returns what a toolstack has granted in reserved entries of the domain's grant table.
+    #[must_use]
+    pub fn grants(&self) -> Vec<ReservedGrant> {
+        lock(&self.blobs).grants()
     }
 
     /// Returns the pages that Xen keeps mapped: written without being logged, reported by FINAL alone.

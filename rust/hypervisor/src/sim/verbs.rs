@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     Access, CleanPass, DirtyBitmap, DirtyCounts, Errno, Extent, ForeignPages, Hypervisor, HypervisorError,
-    PvVerbs, Result,
+    PvVerbs, ReservedGrant, Result,
 };
 
 /// The Xen that the host says it is.
@@ -267,5 +267,11 @@ impl Hypervisor for SimHost {
             require(taken.is_ok(), verb, domid, libc::EIO)?;
         }
         Ok(())
+    }
+
+    fn seed_grants(&self, domid: Domid, grants: &[ReservedGrant]) -> Result<()> {
+        let domain = self.enter(Verb::SeedGrants, domid)?;
+        let fit = lock(&domain.blobs).seed_grants(grants);
+        require(fit, Verb::SeedGrants, domid, libc::ERANGE)
     }
 }

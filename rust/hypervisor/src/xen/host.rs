@@ -10,7 +10,7 @@ use super::{
     control::ControlHandle,
     cpu_policy, domain_info,
     error::{CallResult, XenOpenError},
-    interface,
+    grants, interface,
     libraries::{CALL_SONAME, CallFunctions, ControlFunctions, FOREIGN_SONAME, ForeignFunctions},
     logdirty::{self, Fetch},
     mapping::ForeignHandle,
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     Access, CleanPass, DirtyBitmap, DirtyCounts, Errno, Extent, ForeignPages, Hypervisor, HypervisorError,
-    Lifecycle, Process, PvVerbs, Result,
+    Lifecycle, Process, PvVerbs, ReservedGrant, Result,
 };
 
 /// The Xen that this process runs under. Nothing of it follows a fork: every verb is refused in a child.
@@ -218,5 +218,9 @@ impl Hypervisor for XenHost {
             // Xen stops at the first frame without a page and says how far it came.
             if taken == gfns.len() { Ok(()) } else { Err(Errno(libc::EINVAL)) }
         })
+    }
+
+    fn seed_grants(&self, domid: Domid, grants: &[ReservedGrant]) -> Result<()> {
+        self.verb("seeding the grant table", domid, |host| grants::seed(&host.foreign, domid, grants))
     }
 }

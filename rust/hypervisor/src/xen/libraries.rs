@@ -20,6 +20,11 @@ pub(super) const CALL_SONAME: &str = "libxencall.so.1";
 /// libxenforeignmemory's interface is stable.
 pub(super) const FOREIGN_SONAME: &str = "libxenforeignmemory.so.1";
 
+/// What libxenforeignmemory gives for a mapped resource (`xenforeignmemory_resource_handle`), never looked into.
+#[repr(C)]
+#[derive(Debug)]
+pub(super) struct Resource([u8; 0]);
+
 /// Declares the functions of a library as a structure of pointers, and how it is loaded.
 macro_rules! functions {
     ($(#[$doc:meta])* struct $name:ident {
@@ -69,6 +74,10 @@ functions! {
             *mut xenforeignmemory_handle, u32, c_int, usize, *const xen_pfn_t, *mut c_int
         ) -> *mut c_void,
         xenforeignmemory_unmap: fn(*mut xenforeignmemory_handle, *mut c_void, usize) -> c_int,
+        xenforeignmemory_map_resource: fn(
+            *mut xenforeignmemory_handle, u16, c_uint, c_uint, c_ulong, c_ulong, *mut *mut c_void, c_int, c_int
+        ) -> *mut Resource,
+        xenforeignmemory_unmap_resource: fn(*mut xenforeignmemory_handle, *mut Resource) -> c_int,
     }
 }
 

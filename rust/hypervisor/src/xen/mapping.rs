@@ -20,8 +20,8 @@ use crate::{Access, Errno, ForeignPages, Process};
 
 /// A handle of libxenforeignmemory. It has no state of its own but a descriptor, so threads need not take turns.
 pub(super) struct ForeignHandle {
-    functions: ForeignFunctions,
-    handle: NonNull<xenforeignmemory_handle>,
+    pub(super) functions: ForeignFunctions,
+    pub(super) handle: NonNull<xenforeignmemory_handle>,
     process: Process,
 }
 

@@ -6,7 +6,7 @@
 //!    │                                                                               v
 //!    ├──> logdirty.rs page_types.rs cpu_policy.rs domain_info.rs                     │
 //!    │                  └──> domctl.rs ──> call.rs ───> libxencall ──────────────> privcmd ──> Xen
-//!    └──> mapping.rs ─────────────────────────────────> libxenforeignmemory ─────────^
+//!    └──> mapping.rs grants.rs ───────────────────────> libxenforeignmemory ─────────^
 //! ```
 //!
 //! Types, constants and prototypes come from the crate `xenctrl-sys`, that is from the headers of the machine this
@@ -31,6 +31,7 @@ mod cpu_policy;
 mod domain_info;
 mod domctl;
 mod error;
+mod grants;
 mod host;
 mod interface;
 mod libraries;

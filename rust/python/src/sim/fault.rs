@@ -8,7 +8,7 @@ use xenmig_types::Pfn;
 use crate::args::{Count, choice, quoted};
 
 /// The verbs' names in Python: those of the Rust methods.
-pub(super) const VERBS: [(&str, Verb); 22] = [
+pub(super) const VERBS: [(&str, Verb); 23] = [
     ("version", Verb::Version),
     ("domain_info", Verb::DomainInfo),
     ("nr_gpfns", Verb::NrGpfns),
@@ -29,6 +29,7 @@ pub(super) const VERBS: [(&str, Verb); 22] = [
     ("set_cpu_policy", Verb::SetCpuPolicy),
     ("populate", Verb::Populate),
     ("depopulate", Verb::Depopulate),
+    ("seed_grants", Verb::SeedGrants),
     ("suspend", Verb::Suspend),
     ("resume", Verb::Resume),
 ];
