@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import socket
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -138,30 +137,6 @@ def test_a_device_model_that_logs_on_is_a_warning(starter: Starter, helper: Path
     assert is_whole(tmp_path / "ours")
     [warning] = ours.logged("warning")
     assert "the device model's log-dirty mode is still on" in warning
-
-
-def test_a_restore_is_libxls_own(starter: Starter, helper: Path, stock_helper: Path, tmp_path: Path) -> None:
-    saved = save(starter, helper, SPECS["busy"], tmp_path / "image")
-    assert saved.at_complete is not None
-    empty = replace(SPECS["busy"], populated=False, domid=7)
-    fd = os.open(tmp_path / "image", os.O_RDONLY)
-    arguments = ["--restore-domain", str(fd), "-1", "7", "1", "0", "2", "0", "768", "0"]
-    restored = starter.start(
-        helper, arguments, spec=empty, pass_fds=[fd], environment={"XENMIG_STOCK_HELPER": str(stock_helper)}
-    )
-    os.close(fd)
-    assert restored.door is not None
-    # The same process, another program; the simulated host begins anew with it.
-    assert restored.door.wait_for_program() == restored.process.pid
-    restored.door.create(empty)
-    restored.door.go()
-    restored.run()
-    assert [call.name for call in restored.calls] == ["static_data_done", "restore_results", "complete"]
-    assert restored.completed == (0, 0)
-    assert restored.at_complete is not None
-    before, after = saved.at_complete[0], restored.at_complete[0]
-    assert after["populated_pages"] == before["populated_pages"]
-    assert after["memory"] == before["memory"]
 
 
 def assert_untouched(toolstack: Toolstack) -> None:

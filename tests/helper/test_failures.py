@@ -109,9 +109,9 @@ def test_a_number_that_is_no_domains(starter: Starter, helper: Path, tmp_path: P
     ("io_fd", "number", "message"),
     [
         (99, errno.EBADF, "descriptor 99 is not open"),
-        (-1, errno.EINVAL, "the stream cannot go to descriptor -1"),
-        (1, errno.EINVAL, "the stream cannot go to descriptor 1"),
-        (2, errno.EINVAL, "the stream cannot go to descriptor 2"),
+        (-1, errno.EINVAL, "the stream cannot be descriptor -1"),
+        (1, errno.EINVAL, "the stream cannot be descriptor 1"),
+        (2, errno.EINVAL, "the stream cannot be descriptor 2"),
     ],
 )
 def test_a_stream_that_can_go_nowhere(

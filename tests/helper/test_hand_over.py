@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.helper.test_against_stock import IDLE
-from tests.helper.toolstack import CBFLAGS, LIVE
+from tests.helper.toolstack import CBFLAGS, LIVE, restore_arguments
 
 from xenmig.helper import stock
 from xenmig.helper.stock import StockHelperError
@@ -37,7 +37,7 @@ import xenmig.xen
 domain_info = xenmig.xen.Xen.domain_info
 xenmig.xen.Xen.domain_info = lambda self, domid: domain_info(self, domid) | {"kind": "pv"}
 """
-RESTORE = ["--restore-domain", "9", "-1", "3", "1", "0", "2", "0", "768", "0"]
+RESTORE = restore_arguments(9, 3)
 POLICY = {"XENMIG_POLICY": "stop-after:rounds=2"}
 SIGPIPE_BIT = 1 << 12
 
@@ -84,7 +84,11 @@ def assert_handed_over(started: Toolstack, fake: Path, arguments: Sequence[str])
 @pytest.mark.parametrize(
     "arguments",
     [
-        RESTORE,
+        restore_arguments(9, 3, stream_type=1),
+        restore_arguments(9, 3, stream_type=2),
+        restore_arguments(9, 3, stream_type=3),
+        [*RESTORE, "0"],
+        RESTORE[:-1],
         ["--restore-domain"],
         save_arguments(stream_type=1),
         save_arguments(stream_type=2),
@@ -100,7 +104,7 @@ def assert_handed_over(started: Toolstack, fake: Path, arguments: Sequence[str])
         [""],
     ],
 )
-def test_what_is_not_a_plain_save(
+def test_what_is_no_plain_stream(
     bare_starter: Starter, helper: Path, fake_stock: Path, arguments: list[str]
 ) -> None:
     started = start(bare_starter, helper, fake_stock, arguments, {})
@@ -112,6 +116,15 @@ def test_a_restore_needs_no_policy(bare_starter: Starter, helper: Path, fake_sto
     started = start(bare_starter, helper, fake_stock, RESTORE, POLICY)
     assert_handed_over(started, fake_stock, RESTORE)
     assert not (bare_starter.directory / "log").exists()
+
+
+def test_a_restore_where_there_is_no_xen_for_it(
+    bare_starter: Starter, helper: Path, fake_stock: Path
+) -> None:
+    started = start(bare_starter, helper, fake_stock, RESTORE, {})
+    assert_handed_over(started, fake_stock, RESTORE)
+    [warning] = started.logged("warning")
+    assert warning.endswith("libxl's own helper does it")
 
 
 def test_a_restore_does_without_a_file_that_makes_no_sense(
@@ -163,15 +176,22 @@ def test_a_policy_is_not_dropped_where_there_is_no_xen(
 
 
 def start_pv(
-    starter: Starter, helper: Path, fake: Path, environment: Mapping[str, str], tmp_path: Path
+    *,
+    starter: Starter,
+    helper: Path,
+    fake: Path,
+    environment: Mapping[str, str],
+    tmp_path: Path,
+    arguments: Sequence[str] | None = None,
+    fd: int | None = None,
 ) -> Toolstack:
-    """Starts a save of what looks like a PV guest."""
+    """Starts a save of what looks like a PV guest, or whatever the arguments say, with a descriptor."""
     (tmp_path / "patch").mkdir(exist_ok=True)
     (tmp_path / "patch" / "sitecustomize.py").write_text(PV)
     # Programs that the fake starts are not to wait at the door.
     fake.write_text(STOCK.replace("\n", "\nunset LD_PRELOAD\n", 1))
-    fd = os.open("/dev/null", os.O_WRONLY)
-    arguments = [*save_arguments()[:1], str(fd), *save_arguments()[2:]]
+    fd = os.open("/dev/null", os.O_WRONLY) if fd is None else fd
+    arguments = arguments or [*save_arguments()[:1], str(fd), *save_arguments()[2:]]
     started = starter.start(
         helper,
         arguments,
@@ -193,8 +213,31 @@ def start_pv(
     return started.run()
 
 
+def test_a_restore_into_a_pv_domain(starter: Starter, helper: Path, fake_stock: Path, tmp_path: Path) -> None:
+    ours, theirs = os.pipe()
+    kept = os.dup(ours)
+    os.write(theirs, b"the stream")
+    arguments = restore_arguments(ours, 5)
+    started = start_pv(
+        starter=starter,
+        helper=helper,
+        fake=fake_stock,
+        environment={},
+        tmp_path=tmp_path,
+        arguments=arguments,
+        fd=ours,
+    )
+    assert_handed_over(started, fake_stock, arguments)
+    assert (fake_stock.parent / "stream").exists()
+    assert [message.name for message in started.messages] == ["complete"]
+    assert not (tmp_path / "log").exists()
+    assert os.read(kept, 100) == b"the stream", "nobody has read of it"
+    os.close(kept)
+    os.close(theirs)
+
+
 def test_a_pv_guest(starter: Starter, helper: Path, fake_stock: Path, tmp_path: Path) -> None:
-    started = start_pv(starter, helper, fake_stock, {}, tmp_path)
+    started = start_pv(starter=starter, helper=helper, fake=fake_stock, environment={}, tmp_path=tmp_path)
     assert (fake_stock.parent / "stream").exists()
     assert [message.name for message in started.messages] == ["complete"]
     assert started.status == 0
@@ -205,7 +248,13 @@ def test_a_pv_guest_on_a_host_with_a_policy(
     starter: Starter, helper: Path, fake_stock: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "xenmig.toml").write_text('policy = "libxc"\n')
-    started = start_pv(starter, helper, fake_stock, {"XENMIG_CONFIG": "xenmig.toml"}, tmp_path)
+    started = start_pv(
+        starter=starter,
+        helper=helper,
+        fake=fake_stock,
+        environment={"XENMIG_CONFIG": "xenmig.toml"},
+        tmp_path=tmp_path,
+    )
     assert (fake_stock.parent / "stream").exists()
     assert started.logged("warning") == [
         "PV guests are not saved by xenmig yet; libxl's own helper does it, without the policy libxc"
@@ -215,7 +264,7 @@ def test_a_pv_guest_on_a_host_with_a_policy(
 def test_a_pv_guest_whose_migration_was_to_have_a_policy(
     starter: Starter, helper: Path, fake_stock: Path, tmp_path: Path
 ) -> None:
-    started = start_pv(starter, helper, fake_stock, POLICY, tmp_path)
+    started = start_pv(starter=starter, helper=helper, fake=fake_stock, environment=POLICY, tmp_path=tmp_path)
     assert started.completed == (-1, errno.EINVAL)
     assert "XENMIG_POLICY is set, but PV guests are not saved by xenmig" in started.logged("error")[0]
     assert not (fake_stock.parent / "arguments").exists()

@@ -13,7 +13,7 @@ from hypothesis import strategies
 from tests.helper.messages import Message
 from tests.helper.pipes import Pipes
 
-from xenmig.helper.arguments import NotOurs, SaveRequest, parse
+from xenmig.helper.arguments import NotOurs, RestoreRequest, SaveRequest, parse
 from xenmig.helper.channel import LibxlGone
 from xenmig.helper.libxl import Level, LibxlRefused
 
@@ -91,6 +91,13 @@ def test_what_libxl_asks_for() -> None:
     assert parse([*SAVE[:4], "2", "136", "0"]) == SaveRequest(
         15, 11, 3, live=False, verify=False, device_model=True
     )
+
+
+def test_what_libxl_asks_for_when_it_restores() -> None:
+    numbers = (12, -1, 3, 31, 1, 32, 2)
+    for cbflags, static_data in (("768", True), ("512", False)):
+        arguments = ["--restore-domain", *map(str, numbers), cbflags, "0"]
+        assert parse(arguments) == RestoreRequest(*numbers, static_data=static_data)
 
 
 @hypothesis.given(strategies.lists(strategies.text(max_size=8) | strategies.sampled_from(SAVE), max_size=8))

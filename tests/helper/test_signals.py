@@ -19,7 +19,7 @@ from tests.helper.pipes import Pipes
 from tests.helper.stream_end import Reader, is_whole, to_file
 from tests.helper.test_against_stock import IDLE, assert_untouched
 
-from xenmig.helper.arguments import parse
+from xenmig.helper.arguments import SaveRequest
 from xenmig.helper.save import Save
 from xenmig.helper.signals import Interrupted, Signals, uninterrupted
 from xenmig.helper.start import Start
@@ -59,7 +59,7 @@ def test_while_the_other_end_takes_nothing(starter: Starter, helper: Path, numbe
     assert saved.status == 0
     assert_untouched(saved)
     [error] = saved.logged("error")
-    assert error.startswith(f"Interrupted: {signal.Signals(number).name} came: the save was to end; ")
+    assert error.startswith(f"Interrupted: {signal.Signals(number).name} came: the work was to end; ")
     assert error.endswith("the guest was not suspended and runs on")
     assert not Reader(ours).read(SOON_S).endswith(bytes(8))
     os.close(ours)
@@ -322,7 +322,7 @@ def test_a_callback_does_all_that_it_has_to(
 
     monkeypatch.setattr("xenmig.helper.save.xenmig_save", fake_save)
     signals.install()
-    request = parse(["--save-domain", "9", "-1", "5", "1", "136", "0"])
+    request = SaveRequest(9, -1, 5, live=True, verify=False, device_model=True)
     host: Any = Host()
     toolstack: Any = Libxl()
     save = Save(request, host=host, policy=None, consult=None, skip_redirtied=False)

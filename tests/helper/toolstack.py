@@ -23,7 +23,19 @@ if TYPE_CHECKING:
 LIVE, DEBUG = 1, 2
 #: ``suspend`` and ``switch_qemu_logdirty``: what libxl offers for a save that is no checkpoint.
 CBFLAGS = 1 << 3 | 1 << 7
+#: ``static_data_done`` and ``restore_results``: what libxl offers for a restore that is no checkpoint.
+RESTORE_CBFLAGS = 1 << 8 | 1 << 9
+STORE_EVTCHN, STORE_DOMID, CONSOLE_EVTCHN, CONSOLE_DOMID = 31, 3, 32, 4
 TIMEOUT_S = 20
+
+
+def restore_arguments(
+    io_fd: int, domid: int, *, cbflags: int = RESTORE_CBFLAGS, stream_type: int = 0
+) -> list[str]:
+    """What libxl starts a helper with for a restore."""
+    channels = (STORE_EVTCHN, STORE_DOMID, CONSOLE_EVTCHN, CONSOLE_DOMID)
+    numbers = (io_fd, -1, domid, *channels, cbflags, stream_type)
+    return ["--restore-domain", *map(str, numbers)]
 
 
 @dataclass
@@ -225,6 +237,21 @@ class Starter:
         arguments = ["--save-domain", str(io_fd), "-1", str(spec.domid), str(flags), str(CBFLAGS), "0"]
         return self.start(
             program, arguments, spec=spec, environment=environment, pass_fds=[io_fd], before=before, go=go
+        )
+
+    def restore(
+        self,
+        program: Path,
+        spec: DomainSpec,
+        io_fd: int,
+        *,
+        environment: Mapping[str, str] | None = None,
+        before: Callable[[Door], object] | None = None,
+    ) -> Toolstack:
+        """Starts a helper that is to restore an empty domain from a descriptor."""
+        arguments = restore_arguments(io_fd, spec.domid or 0)
+        return self.start(
+            program, arguments, spec=spec, environment=environment, pass_fds=[io_fd], before=before
         )
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 if TYPE_CHECKING:
     from tests.xen.guest import Guest
-    from tests.xen.toolstack import Toolstack
+    from tests.xen.toolstack import HelperName, Toolstack
 
 
 def test_live(guest: Guest, toolstack: Toolstack) -> None:
@@ -24,16 +24,20 @@ def test_live(guest: Guest, toolstack: Toolstack) -> None:
     assert result["rounds"] >= 2
     # It was written to meanwhile, and what was written has been sent again, while it ran.
     assert sum(sent["pages_sent"] for sent in result["passes"][1:-1]) > 0
-    assert "xenmig: info: " in migrated.output
+    assert f"xenmig: info: domain {guest.domid} is restored: " in migrated.output
 
 
 @pytest.mark.parametrize("sender", ["xenmig", "stock"])
-def test_with_the_stock_helper_at_the_other_end(pvh_guest: Guest, toolstack: Toolstack, sender: str) -> None:
+def test_with_the_stock_helper_at_the_other_end(
+    guest: Guest, toolstack: Toolstack, sender: HelperName
+) -> None:
     # -s '' runs the receiver by a shell that has xl's environment: this sets it apart.
     receiver = "xenmig" if sender == "stock" else "stock"
     setting = f"LIBXL_SAVE_HELPER={toolstack.helper}" if receiver == "xenmig" else "-u LIBXL_SAVE_HELPER"
-    toolstack.migrate(pvh_guest.name, f"env {setting} xl migrate-receive", helper=sender).ok()
-    pvh_guest.check_goes_on()
+    migrated = toolstack.migrate(guest.name, f"env {setting} xl migrate-receive", helper=sender).ok()
+    guest.check_goes_on()
+    ours = f"xenmig: info: domain {guest.domid} is restored: "
+    assert (ours in migrated.output) == (receiver == "xenmig")
 
 
 def test_what_is_dirty_again_may_be_skipped(pvh_guest: Guest, toolstack: Toolstack) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""``xl save`` and ``xl save -c`` with our helper; libxl's own restores what it wrote."""
+"""``xl save``, ``xl save -c`` and ``xl restore`` with our helper, and with libxl's own at either end."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.xen.guest import Guest
-    from tests.xen.toolstack import Toolstack
+    from tests.xen.toolstack import Finished, HelperName, Toolstack
 
 
 def test_save_and_restore(guest: Guest, toolstack: Toolstack, tmp_path: Path) -> None:
@@ -27,10 +27,50 @@ def test_save_and_restore(guest: Guest, toolstack: Toolstack, tmp_path: Path) ->
     # A few pages of a guest's memory are not there: the video memory that it has not got, and such.
     assert result["pages_sent"] >= guest.memory_pages * 9 // 10
 
-    # Our helper is started for this as well, and becomes libxl's own.
-    toolstack.xl("restore", image).ok()
+    restored = toolstack.xl("restore", image).ok()
     assert guest.names == [guest.name]
     guest.check_goes_on()
+    assert_restored_by_us(restored, guest.domid)
+    assert f"{result['pages_sent']:,} pages" in restored.output
+
+
+@pytest.mark.parametrize("saver", ["xenmig", "stock"])
+def test_the_stock_helper_at_the_other_end(
+    guest: Guest, toolstack: Toolstack, tmp_path: Path, saver: HelperName
+) -> None:
+    image = tmp_path / "image"
+    toolstack.xl("save", guest.name, image, helper=saver).ok()
+    restored = toolstack.xl("restore", image, helper="xenmig" if saver == "stock" else "stock").ok()
+    guest.check_goes_on()
+    if saver == "stock":
+        assert_restored_by_us(restored, guest.domid)
+    else:
+        assert "xenmig:" not in restored.output
+
+
+def test_a_truncated_image(guest: Guest, toolstack: Toolstack, tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    toolstack.xl("save", guest.name, image).saved()
+    size = image.stat().st_size
+    with image.open("r+b") as file:
+        file.seek(size * 3 // 4)
+        rest = file.read()
+        file.truncate(size * 3 // 4)
+    failed = toolstack.xl("restore", image).failed()
+    assert "xenmig: error: StreamError: " in failed.output
+    assert "is not whole, and the toolstack is to destroy it" in failed.output
+    assert guest.names == [], "libxl has destroyed it"
+    with image.open("ab") as file:
+        file.write(rest)
+    toolstack.xl("restore", image).ok()
+    guest.check_goes_on()
+
+
+def assert_restored_by_us(run: Finished, domid: int) -> None:
+    """Asserts that our helper has restored a domain, and found nothing to warn of."""
+    assert f"xenmig: info: domain {domid} is restored: " in run.output
+    assert "xenmig: warning" not in run.output
+    assert "xenmig: error" not in run.output
 
 
 def test_a_checkpoint_leaves_the_guest_running(guest: Guest, toolstack: Toolstack, tmp_path: Path) -> None:

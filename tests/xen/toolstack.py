@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["RECEIVE", "Finished", "Running", "Toolstack"]
+__all__ = ["RECEIVE", "Finished", "HelperName", "Running", "Toolstack"]
 
 HelperName = Literal["xenmig", "stock"]
 

@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""``xenmig-save-helper``: the program that libxl starts to save a domain, in place of its own helper.
+"""``xenmig-save-helper``: the program that libxl starts to save or restore a domain.
 
 ::
 
     xl, libvirt ──> libxl ──fork, exec──> this program ──> xenmig.save ──> stream (a descriptor from libxl)
-                      │ ^                     │ ^
-                      │ └── messages, fd 1 ───┘ │     log, progress, suspend, switch_qemu_logdirty, complete
-                      └──── replies, fd 0 ──────┘     an int for each of the last three
+                      │ ^                     │ ^     └──> xenmig.restore <── stream
+                      │ └── messages, fd 1 ───┘ │     log, progress, restore_results; with an int as reply:
+                      └──── replies, fd 0 ──────┘     suspend, switch_qemu_logdirty, static_data_done,
+                                                      complete
 
 ``arguments`` reads what libxl wants, ``configuration`` what the operator wants, ``start`` decides who does
-it, ``save`` does it. ``channel`` and ``libxl`` are the protocol, ``signals`` is how libxl ends a save,
-``stock`` is libxl's own helper for what is not done here. What is rarely needed is imported when it is: a
+it, ``save`` and ``restore`` do it. ``channel`` and ``libxl`` are the protocol, ``signals`` is how libxl ends
+it, ``stock`` is libxl's own helper for what is not done here. What is rarely needed is imported when it is: a
 toolstack waits for this program.
 """
 
@@ -29,7 +30,7 @@ __all__ = ["main"]
 def main() -> NoReturn:
     """Does what the program's arguments ask for, and exits.
 
-    The exit status is 0 if libxl was told how the save ended, well or not; 1 if it could not be told; 2 if
+    The exit status is 0 if libxl was told how it ended, well or not; 1 if it could not be told; 2 if
     the program was not started by libxl.
     """
     signals = Signals()

@@ -7,21 +7,23 @@
     --restore-domain io_fd send_back_fd domid store_evtchn store_domid console_evtchn console_domid
                      cbflags stream_type
 
-Only plain saves are done here. Anything else, also what a later Xen may add, is the stock helper's.
+Only plain streams are done here. Anything else, also what a later Xen may add, is the stock helper's.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from xenmig.helper.libxl import DEVICE_MODEL_BIT, SUSPEND_BIT
+from xenmig.helper.libxl import DEVICE_MODEL_BIT, STATIC_DATA_BIT, SUSPEND_BIT
 
-__all__ = ["RESTORE", "SAVE", "NotOurs", "SaveRequest", "parse"]
+__all__ = ["RESTORE", "SAVE", "NotOurs", "RestoreRequest", "SaveRequest", "parse"]
 
 SAVE, RESTORE = "--save-domain", "--restore-domain"
 #: ``XCFLAGS_LIVE``, ``XCFLAGS_DEBUG`` and ``XC_STREAM_PLAIN`` of ``xenguest.h``.
 _LIVE, _DEBUG = 1, 2
 _PLAIN = 0
+#: How many numbers follow.
+_ARGUMENTS = {SAVE: 6, RESTORE: 9}
 _UINT32_MAX = 0xFFFF_FFFF
 
 
@@ -50,20 +52,48 @@ class SaveRequest:
     device_model: bool
 
 
-def parse(arguments: list[str]) -> SaveRequest:
+@dataclass(frozen=True)
+class RestoreRequest:
+    """A restore of a plain stream.
+
+    Attributes:
+        io_fd: Where the stream comes from.
+        back_fd: The back channel, which a plain stream does not use.
+        domid: The new domain.
+        store_evtchn: Its event channel to xenstore.
+        store_domid: The domain that xenstore runs in.
+        console_evtchn: Its event channel to the console.
+        console_domid: The domain that serves the console.
+        static_data: Whether libxl wants to hear when the static data is complete.
+    """
+
+    io_fd: int
+    back_fd: int
+    domid: int
+    store_evtchn: int
+    store_domid: int
+    console_evtchn: int
+    console_domid: int
+    static_data: bool
+
+
+def parse(arguments: list[str]) -> SaveRequest | RestoreRequest:
     """Returns what libxl asks for.
 
     Raises:
-        NotOurs: It is not a plain save.
+        NotOurs: It is neither a plain save nor a restore of a plain stream.
     """
     mode = arguments[0] if arguments else "nothing"
-    if mode == RESTORE:
-        raise NotOurs("it is a restore")
-    if mode != SAVE:
+    wanted = _ARGUMENTS.get(mode)
+    if wanted is None:
         raise NotOurs(f"{mode} is not known here")
     numbers = [_number(argument) for argument in arguments[1:]]
-    if len(numbers) != 6:
-        raise NotOurs(f"{SAVE} has {len(numbers)} arguments instead of 6")
+    if len(numbers) != wanted:
+        raise NotOurs(f"{mode} has {len(numbers)} arguments instead of {wanted}")
+    return _save(numbers) if mode == SAVE else _restore(numbers)
+
+
+def _save(numbers: list[int]) -> SaveRequest:
     io_fd, recv_fd, domid, flags, cbflags, stream_type = numbers
     if stream_type != _PLAIN:
         raise NotOurs("Remus and COLO streams are not written by xenmig")
@@ -80,6 +110,24 @@ def parse(arguments: list[str]) -> SaveRequest:
         # libxc, too, has nothing to compare in a save that is not live.
         verify=live and bool(flags & _DEBUG),
         device_model=bool(cbflags & DEVICE_MODEL_BIT),
+    )
+
+
+def _restore(numbers: list[int]) -> RestoreRequest:
+    io_fd, back_fd, domid, store_evtchn, store_domid, console_evtchn, console_domid, cbflags, stream_type = (
+        numbers
+    )
+    if stream_type != _PLAIN:
+        raise NotOurs("Remus and COLO streams are not read by xenmig")
+    return RestoreRequest(
+        io_fd,
+        back_fd,
+        domid,
+        store_evtchn,
+        store_domid,
+        console_evtchn,
+        console_domid,
+        static_data=bool(cbflags & STATIC_DATA_BIT),
     )
 
 

@@ -16,11 +16,14 @@ from xenmig.errors import XenmigError
 if TYPE_CHECKING:
     from xenmig.helper.channel import Channel
 
-__all__ = ["DEVICE_MODEL_BIT", "SUSPEND_BIT", "Level", "Libxl", "LibxlRefused"]
+__all__ = ["DEVICE_MODEL_BIT", "STATIC_DATA_BIT", "SUSPEND_BIT", "Level", "Libxl", "LibxlRefused"]
 
-_LOG, _PROGRESS, _SUSPEND, _SWITCH_QEMU_LOGDIRTY, _COMPLETE = 1, 2, 3, 7, 10
+_LOG, _PROGRESS, _SUSPEND, _SWITCH_QEMU_LOGDIRTY = 1, 2, 3, 7
+_STATIC_DATA_DONE, _RESTORE_RESULTS, _COMPLETE = 8, 9, 10
 SUSPEND_BIT = 1 << _SUSPEND
 """The bit of ``cbflags`` that says that libxl suspends the guest when asked."""
+STATIC_DATA_BIT = 1 << _STATIC_DATA_DONE
+"""The bit of ``cbflags`` that says that libxl wants to hear when the static data is complete."""
 DEVICE_MODEL_BIT = 1 << _SWITCH_QEMU_LOGDIRTY
 """The bit of ``cbflags`` that says that libxl switches the device model's log-dirty mode."""
 
@@ -94,11 +97,34 @@ class Libxl:
                 f"libxl could not switch the device model's log-dirty mode {switch}: its own messages say why"
             )
 
-    def complete(self, errno: int) -> None:
-        """Says how the save ended.
+    def static_data_done(self, missing: int) -> None:
+        """Has libxl set what the stream does not say of the CPU policy.
 
         Args:
-            errno: 0 if the whole stream is written; else what failed. libxl logs its text.
+            missing: What that is, as :func:`xenmig.restore` tells it.
+
+        Raises:
+            LibxlRefused: It could not be set.
+            LibxlGone: libxl has ended.
+        """
+        if self._channel.ask(struct.pack("=HI", _STATIC_DATA_DONE, missing)):
+            raise LibxlRefused(
+                "libxl could not complete the CPU policy of the new domain: its own messages say why"
+            )
+
+    def restore_results(self, store_gfn: int, console_gfn: int) -> None:
+        """Says where the pages are that the new domain shares with xenstore and with its console.
+
+        Raises:
+            LibxlGone: Nobody reads it.
+        """
+        self._channel.send(struct.pack("=H", _RESTORE_RESULTS) + struct.pack("@LL", store_gfn, console_gfn))
+
+    def complete(self, errno: int) -> None:
+        """Says how the save or restore ended.
+
+        Args:
+            errno: 0 if the whole stream is written, or restored; else what failed. libxl logs its text.
 
         Raises:
             LibxlGone: libxl has ended.

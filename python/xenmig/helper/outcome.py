@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How a save ended, in the words and numbers for libxl's log, for ``complete`` and for the run log."""
+"""How a save or restore ended, in words and numbers for libxl's log, for ``complete`` and for the run log."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from xenmig.helper.signals import Interrupted
 from xenmig.progress_text import format_bytes
 
 if TYPE_CHECKING:
-    from xenmig._native import SaveResult
+    from xenmig._native import RestoreResult, SaveResult
     from xenmig.errors import GuestState
 
-__all__ = ["Failure", "summary"]
+__all__ = ["Failure", "restored", "saved"]
 
 _GUEST = {
     "running": "the guest was not suspended and runs on",
@@ -29,7 +29,7 @@ _GUEST = {
 _PACKAGE = f"{Path(__file__).parents[1]}/"
 
 
-def summary(result: SaveResult) -> str:
+def saved(result: SaveResult) -> str:
     """Returns what a save did, in a line.
 
     Args:
@@ -45,19 +45,36 @@ def summary(result: SaveResult) -> str:
     return f"{text}; the precopy ended because {result.reason}" if result.reason else text
 
 
+def restored(result: RestoreResult) -> str:
+    """Returns what a restore did, in a line.
+
+    Args:
+        result: What :func:`xenmig.restore` has returned.
+    """
+    rate = result.bytes_received / result.elapsed_s if result.elapsed_s > 0 else 0.0
+    text = (
+        f"domain {result.domid} is restored: {result.pages_received:,} pages, "
+        f"{format_bytes(result.bytes_received)} in {result.elapsed_s:.2f} s ({format_bytes(rate)}/s), "
+        f"{result.superpages:,} superpages"
+    )
+    return f"{text}, {result.pages_verified:,} pages verified" if result.pages_verified else text
+
+
 @dataclass(frozen=True)
 class Failure:
-    """A save that failed.
+    """A save or a restore that failed.
 
     Attributes:
         error: Why.
         guest_state: What the guest does, ``None`` if it was not even looked at.
         of_policy: Whether it is the policy's own exception.
+        restoring: The domain that was to be restored, if one was.
     """
 
     error: BaseException
     guest_state: GuestState | None = None
     of_policy: bool = False
+    restoring: int | None = None
 
     @property
     def errno(self) -> int:
@@ -98,10 +115,12 @@ class Failure:
         return found
 
     def __str__(self) -> str:
-        """Returns the reason, and what the guest does."""
+        """Returns the reason, and what the guest does, or what is to become of the new domain."""
         where = f" (policy, {self.where})" if self.where else ""
         text = str(self.error)
         reason = f"{type(self.error).__name__}: {text}" if text else type(self.error).__name__
+        if self.restoring is not None:
+            return f"{reason}; domain {self.restoring} is not whole, and the toolstack is to destroy it"
         return f"{reason}{where}; {_GUEST[self.guest_state]}"
 
     def to_dict(self) -> dict[str, Any]:

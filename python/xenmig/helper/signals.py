@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""SIGTERM, with which libxl ends a save, and SIGINT and SIGHUP, which come from a terminal.
+"""SIGTERM, with which libxl ends a save or a restore, and SIGINT and SIGHUP, which come from a terminal.
 
-A signal ends the save where that does no harm: in the engine, which listens every 100 ms, and in a policy.
+A signal ends the work where that does no harm: in the engine, which listens every 100 ms, and in a policy.
 It does not tear a message in two, leave a reply unread, or disturb the clean-up: a function that is marked as
 :func:`uninterrupted`, and whatever it calls, only takes note of a signal.
 
@@ -30,10 +30,10 @@ _UNINTERRUPTED: set[CodeType] = set()
 
 
 class Interrupted(XenmigError):  # noqa: N818 - it names what happened
-    """A signal ended the save."""
+    """A signal ended the save or the restore."""
 
     def __init__(self, number: int) -> None:
-        super().__init__(f"{signal.Signals(number).name} came: the save was to end")
+        super().__init__(f"{signal.Signals(number).name} came: the work was to end")
 
 
 def uninterrupted(function: _Function) -> _Function:

@@ -3,10 +3,14 @@
 
 ::
 
-    arguments ──> a plain save? ──> configuration ──> Xen opens? ──> no PV guest? ──> policy ──> save
-                       │ no                              │ no            │ no                      │
-                       └─────────────────────────────────┴───────────────┴──> libxl's own       complete
+    arguments ──> a plain stream? ──> configuration ──> Xen opens? ──> no PV guest? ─┬─> policy ──> save
+                       │ no                              │ no            │ no         └─> restore     │
+                       └─────────────────────────────────┴───────────────┴──> libxl's own          complete
                                                                               helper
+
+For a restore it is the new domain that tells whether the guest is PV: libxl has made it as one, or not,
+before it starts this. The stream would tell, too, but what was read of a pipe cannot be given to another
+program.
 
 A policy that was asked for is used, or nothing is done: if xenmig cannot do the save, one named by
 ``XENMIG_POLICY`` makes it fail. One named by the file is the host's default for what xenmig can do: of PV
@@ -21,16 +25,17 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from xenmig._native import SaveResult, __version__
+from xenmig._native import RestoreResult, SaveResult, __version__
 from xenmig.errors import TransportError, XenmigError, XenUnavailable
 from xenmig.helper import arguments as libxl_arguments
 from xenmig.helper import configuration as operator
-from xenmig.helper import stock
-from xenmig.helper.arguments import NotOurs, SaveRequest
+from xenmig.helper import orphan, stock
+from xenmig.helper.arguments import NotOurs, RestoreRequest
 from xenmig.helper.channel import LibxlGone
 from xenmig.helper.configuration import Configuration
 from xenmig.helper.libxl import Level, Libxl
-from xenmig.helper.outcome import Failure, summary
+from xenmig.helper.outcome import Failure, restored, saved
+from xenmig.helper.restore import Restore
 from xenmig.helper.save import Save
 from xenmig.helper.signals import uninterrupted
 from xenmig.helper.trust import check_file
@@ -54,29 +59,33 @@ class Start:
         self._libxl = Libxl(channel)
         self._signals = signals
         self._configuration = Configuration()
+        self._restoring: int | None = None
         self._entry: dict[str, Any] = {"xenmig": __version__, "started": None, "arguments": arguments}
 
     def run(self) -> int:
         """Does what libxl asks for, and returns the exit status: 0 if libxl was told how it ended."""
         try:
-            save = self._prepare()
-            self._announce(save)
-            outcome = save.run(self._libxl, self._signals)
+            task = self._prepare()
+            self._announce(task)
+            outcome: SaveResult | RestoreResult | Failure = task.run(self._libxl, self._signals)
         except BaseException as error:  # noqa: BLE001 - libxl is to hear of it, whatever it is
             if not isinstance(error, (XenmigError, ValueError, OSError)):
                 sys.excepthook(type(error), error, error.__traceback__)
-            outcome = Failure(error)
+            outcome = Failure(error, restoring=self._restoring)
         return self._finish(outcome)
 
-    def _prepare(self) -> Save:
-        """Returns the save, or goes on as libxl's own helper."""
+    def _prepare(self) -> Save | Restore:
+        """Returns what is to be done, or goes on as libxl's own helper."""
         try:
             request = libxl_arguments.parse(self._arguments)
         except NotOurs as why:
             if self._arguments[:1] == [libxl_arguments.RESTORE]:
-                self._restore()
+                self._read_what_makes_sense()
+                self._become(None)
             self._read_configuration()
             self._hand_over(str(why))
+        if isinstance(request, RestoreRequest):
+            return self._prepare_restore(request)
         self._entry |= {"domid": request.domid, "live": request.live, "verify": request.verify}
         configuration = self._read_configuration()
         try:
@@ -88,8 +97,22 @@ class Start:
         if host.domain_info(request.domid)["kind"] == "pv":
             self._hand_over("PV guests are not saved by xenmig yet", version=host.version)
         # From here on no other program gets the stream: not libxl's own helper, and none of a policy's.
-        _keep(request)
+        _keep(request.io_fd, request.recv_fd)
         return Save(request, host, self._policy(), configuration.consult, configuration.skip_redirtied)
+
+    def _prepare_restore(self, request: RestoreRequest) -> Restore:
+        self._restoring = request.domid
+        self._read_what_makes_sense()
+        try:
+            host = Xen()
+        except XenUnavailable as error:
+            self._libxl.log(Level.WARN, f"{error}; libxl's own helper does it")
+            self._become(None)
+        domain = host.domain_info(request.domid)
+        if domain["kind"] == "pv":
+            self._become(host.version)
+        _keep(request.io_fd, request.back_fd)
+        return Restore(request, host, domain["max_pages"])
 
     def _read_configuration(self) -> Configuration:
         # Should the rest make no sense, the run log is to say so, and restores go on.
@@ -117,7 +140,11 @@ class Start:
         finally:
             self._signals.check()
 
-    def _announce(self, save: Save) -> None:
+    def _announce(self, task: Save | Restore) -> None:
+        if isinstance(task, Restore):
+            self._libxl.log(Level.INFO, f"xenmig {__version__} restores domain {task.request.domid}")
+            return
+        save = task
         policy = self._configuration.policy or "libxc's own"
         how = "live" if save.request.live else "not live"
         consult = save.consult or ("round" if save.policy is None else "batch")
@@ -125,13 +152,12 @@ class Start:
         asked = f", policy {policy}, consult {consult}" if save.request.live else ""
         self._libxl.log(Level.INFO, f"xenmig {__version__} saves domain {save.request.domid}, {how}{asked}")
 
-    def _restore(self) -> NoReturn:
-        """Goes on as libxl's own helper. A file that makes no sense must not stop guests from coming in."""
+    def _read_what_makes_sense(self) -> None:
+        """Reads the configuration for a restore: a file that is wrong must not stop guests from coming in."""
         try:
             self._read_configuration()
         except operator.ConfigurationError as error:
             self._libxl.log(Level.WARN, f"{error}; this restore does without it")
-        self._become(None)
 
     def _hand_over(self, why: str, *, warn: bool = False, version: tuple[int, int] | None = None) -> NoReturn:
         """Goes on as libxl's own helper, unless a policy was asked for."""
@@ -153,27 +179,34 @@ class Start:
         stock.become(helper, self._arguments)
 
     @uninterrupted
-    def _finish(self, outcome: SaveResult | Failure) -> int:
+    def _finish(self, outcome: SaveResult | RestoreResult | Failure) -> int:
         """Tells the run log and libxl how it ended."""
+        warnings = [] if isinstance(outcome, RestoreResult) else outcome.warnings
+        lines = [(Level.WARN, warning) for warning in warnings]
+        number, entry = 0, {}
         if isinstance(outcome, SaveResult):
-            lines = [(Level.WARN, warning) for warning in outcome.warnings]
-            lines.append((Level.INFO, summary(outcome)))
-            number, entry = 0, {"outcome": "saved", "result": outcome.to_dict()}
-            warnings = outcome.warnings
+            lines.append((Level.INFO, saved(outcome)))
+            entry = {"outcome": "saved", "result": outcome.to_dict()}
+        elif isinstance(outcome, RestoreResult):
+            lines.append((Level.INFO, restored(outcome)))
         else:
-            warnings = outcome.warnings
-            lines = [(Level.WARN, warning) for warning in warnings]
             lines.append((Level.ERROR, str(outcome)))
             number, entry = outcome.errno, {"outcome": "failed", "error": outcome.to_dict()}
         try:
-            self._write_run_log(entry | {"warnings": list(warnings)})
+            if self._restoring is None:
+                self._write_run_log(entry | {"warnings": list(warnings)})
             for level, text in lines:
                 self._libxl.log(level, text)
+            if isinstance(outcome, RestoreResult):
+                # 0 is what libxl's own helper says of a page that the stream does not name.
+                self._libxl.restore_results(outcome.store_gfn or 0, outcome.console_gfn or 0)
             self._libxl.complete(number)
         except LibxlGone as gone:
             self._print(f"{gone}; {'; '.join(text for _, text in lines)}")
-            if outcome.guest_state == "suspended":
-                self._print(_resume(self._entry["domid"]))
+            if self._restoring is not None:
+                self._print(orphan.destroy(self._restoring))
+            elif not isinstance(outcome, RestoreResult) and outcome.guest_state == "suspended":
+                self._print(orphan.resume(self._entry["domid"]))
             return 1
         return 0
 
@@ -193,42 +226,19 @@ class Start:
             self._libxl.log(Level.WARN, f"the run log {self._configuration.log} cannot be written: {error}")
 
 
-def _resume(domid: int) -> str:
-    """Lets a guest go on whose libxl has died, with a Ctrl-C for one, and says how that went.
-
-    Nobody else will, and nobody can start a copy of it: the image has no end without libxl.
-    """
-    why = f"domain {domid} is suspended, and libxl, which was to resume it, has ended"
-    by_hand = f"python3 -c 'import xenmig; xenmig.Xen().resume({domid})'"
-    try:
-        if _has_device_model(domid):
-            return f"{why}; its device model is stopped, too: let that go on, then {by_hand}; or destroy it"
-        Xen().resume(domid)
-    except (XenmigError, OSError) as error:
-        return f"{why}; resuming it failed: {error}. If it has no device model, try: {by_hand}"
-    return f"domain {domid} was suspended, and libxl, which was to resume it, has ended; it was resumed"
-
-
-def _has_device_model(domid: int) -> bool:
-    from xenmig.xenstore import Xenstore  # noqa: PLC0415 - few saves come here
-
-    with Xenstore() as store:
-        return store.read(f"/local/domain/0/device-model/{domid}/state") is not None
-
-
-def _keep(request: SaveRequest) -> None:
+def _keep(io_fd: int, back_fd: int) -> None:
     """Makes sure that programs that a policy starts do not hold the stream open.
 
     Raises:
         TransportError: It is closed.
         ValueError: It is none of libxl's.
     """
-    if request.io_fd <= 2:
-        raise ValueError(f"the stream cannot go to descriptor {request.io_fd}")
+    if io_fd <= 2:
+        raise ValueError(f"the stream cannot be descriptor {io_fd}")
     try:
-        os.set_inheritable(request.io_fd, False)  # noqa: FBT003 - it takes no keyword
+        os.set_inheritable(io_fd, False)  # noqa: FBT003 - it takes no keyword
     except OSError as error:
-        raise TransportError(error.errno or errno.EBADF, f"descriptor {request.io_fd} is not open") from None
+        raise TransportError(error.errno or errno.EBADF, f"descriptor {io_fd} is not open") from None
     with contextlib.suppress(OSError):
-        # It has no use in a plain save, and may be none.
-        os.set_inheritable(request.recv_fd, False)  # noqa: FBT003 - it takes no keyword
+        # It has no use in a plain stream, and may be none.
+        os.set_inheritable(back_fd, False)  # noqa: FBT003 - it takes no keyword

@@ -10,7 +10,7 @@ It is started by libxl, not by hand:
 
     LIBXL_SAVE_HELPER=$(command -v xenmig-save-helper) xl migrate GUEST HOST
 
-HVM and PVH guests are saved by xenmig; PV guests, Remus, COLO and all restores are left to libxl's own
+HVM and PVH guests are saved and restored by xenmig; PV guests, Remus and COLO are left to libxl's own
 helper. Without a policy the stream is the one that libxl's own helper would write.
 
 Environment:
