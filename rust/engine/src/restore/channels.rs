@@ -68,12 +68,10 @@ impl Restore<'_, '_> {
     pub(super) fn empty_shared_pages(&mut self) -> Result<(), RestoreError> {
         let SharedPages { store, console, ioreq, bufioreq } = self.shared;
         let named = [store, console, ioreq, bufioreq].into_iter().flatten().map(Pfn);
-        let mut pages: Vec<Page> = named
+        let pages: Vec<Page> = named
             .filter(|pfn| self.populated.contains(*pfn))
             .map(|pfn| Page { pfn, kind: PageType::Notab })
             .collect();
-        pages.sort_unstable_by_key(|page| page.pfn);
-        pages.dedup_by_key(|page| page.pfn);
         let Some(mapped) = self.map(&pages, Access::Write)? else { return Ok(()) };
         const EMPTY: PageBuffer = [0; PAGE_SIZE];
         for (index, page) in pages.iter().enumerate() {
