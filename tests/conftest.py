@@ -6,6 +6,7 @@ Run with ``--hypothesis-profile=thorough`` for thousands of examples of each pro
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING
 
 import hypothesis
@@ -23,6 +24,10 @@ MEMORY = "64M"
 hypothesis.settings.register_profile("default", deadline=None)
 hypothesis.settings.register_profile("thorough", deadline=None, max_examples=5000)
 hypothesis.settings.load_profile("default")
+
+# A job in the background of a shell ignores SIGINT, and so would all programs that a test starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
