@@ -16,7 +16,16 @@ from xenmig.errors import XenmigError
 if TYPE_CHECKING:
     from xenmig.helper.channel import Channel
 
-__all__ = ["DEVICE_MODEL_BIT", "STATIC_DATA_BIT", "SUSPEND_BIT", "Level", "Libxl", "LibxlRefused"]
+__all__ = [
+    "DEVICE_MODEL_BIT",
+    "LOG_INTERVAL_S",
+    "PROGRESS_INTERVAL_S",
+    "STATIC_DATA_BIT",
+    "SUSPEND_BIT",
+    "Level",
+    "Libxl",
+    "LibxlRefused",
+]
 
 _LOG, _PROGRESS, _SUSPEND, _SWITCH_QEMU_LOGDIRTY = 1, 2, 3, 7
 _STATIC_DATA_DONE, _RESTORE_RESULTS, _COMPLETE = 8, 9, 10
@@ -26,6 +35,11 @@ STATIC_DATA_BIT = 1 << _STATIC_DATA_DONE
 """The bit of ``cbflags`` that says that libxl wants to hear when the static data is complete."""
 DEVICE_MODEL_BIT = 1 << _SWITCH_QEMU_LOGDIRTY
 """The bit of ``cbflags`` that says that libxl switches the device model's log-dirty mode."""
+
+PROGRESS_INTERVAL_S = 0.5
+"""The least time between two progress messages."""
+LOG_INTERVAL_S = 5.0
+"""So often the same is logged where progress messages are hidden."""
 
 _CONTEXT = "xenmig"
 _TEXT_BYTES = 8000

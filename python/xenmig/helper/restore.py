@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from xenmig.helper.libxl import Level
+from xenmig.helper.libxl import LOG_INTERVAL_S, PROGRESS_INTERVAL_S, Level
 from xenmig.helper.outcome import Failure
 from xenmig.helper.signals import uninterrupted
 from xenmig.progress_text import format_bytes
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from xenmig.xen import Xen
 
 __all__ = ["Restore"]
-
-_PROGRESS_INTERVAL_S = 0.5
-_LOG_INTERVAL_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -63,7 +60,7 @@ class Restore:
                 console_domid=request.console_domid,
                 static_data_done=static_data_done if request.static_data else None,
                 on_progress=_Progress(libxl, signals, self.max_pages),
-                progress_interval_s=_PROGRESS_INTERVAL_S,
+                progress_interval_s=PROGRESS_INTERVAL_S,
             )
         except BaseException as error:  # noqa: BLE001 - libxl is to hear of it, whatever it is
             return Failure(error, restoring=request.domid)
@@ -90,6 +87,6 @@ class _Progress:
         text = f"{doing}, {progress.pages_received:,} pages, {format_bytes(rate)}/s"
         self._libxl.progress(text, min(progress.pages_populated, self._max_pages), self._max_pages)
         now_s = time.monotonic()
-        if now_s - self._logged_at_s >= _LOG_INTERVAL_S:
+        if now_s - self._logged_at_s >= LOG_INTERVAL_S:
             self._logged_at_s = now_s
             self._libxl.log(Level.PROGRESS, text)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from xenmig.errors import HypercallError, XenmigError
-from xenmig.helper.libxl import Level
+from xenmig.helper.libxl import LOG_INTERVAL_S, PROGRESS_INTERVAL_S, Level
 from xenmig.helper.outcome import Failure
 from xenmig.helper.signals import Interrupted, uninterrupted
 from xenmig.progress_text import describe, describe_briefly
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from xenmig.xen import Xen
 
 __all__ = ["Save"]
-
-_PROGRESS_INTERVAL_S = 0.5
-_LOG_INTERVAL_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -76,7 +73,7 @@ class Save:
                 suspend=suspend,
                 device_model_logdirty=device_model_logdirty if request.device_model else None,
                 on_progress=_Progress(libxl, signals, live=request.live),
-                progress_interval_s=_PROGRESS_INTERVAL_S,
+                progress_interval_s=PROGRESS_INTERVAL_S,
                 skip_redirtied=self.skip_redirtied,
             )
         except BaseException as error:  # noqa: BLE001 - a policy may raise anything, and libxl is to hear of it
@@ -149,6 +146,6 @@ class _Progress:
             return
         place = (stats.phase if stats.phase in {"stop_and_copy", "verify"} else "", stats.iteration)
         now_s = time.monotonic()
-        if place != self._logged or now_s - self._logged_at_s >= _LOG_INTERVAL_S:
+        if place != self._logged or now_s - self._logged_at_s >= LOG_INTERVAL_S:
             self._logged, self._logged_at_s = place, now_s
             self._libxl.log(Level.PROGRESS, text)

@@ -10,8 +10,8 @@ use std::{
 use crate::endpoint::{Direction, WAIT_MS, check};
 
 /// What a unix socket's buffer is asked to hold, in bytes. Linux grants twice as much, for its own overhead, and by
-/// default gives no more than 208 KiB: with that a writer of 4 MiB sleeps and wakes twice as often, and where the reader
-/// is the slower side a save took 6 to 8 % longer. A TCP socket is left alone: Linux adapts its buffer to the path, but
+/// default gives no more than 208 KiB: with that a writer of 4 MiB sleeps and wakes twice as often, where the reader is
+/// the slower side. A TCP socket is left alone: Linux adapts its buffer to the path, but
 /// not once somebody set it.
 const UNIX_BUFFER_BYTES: libc::c_int = 400_000;
 

@@ -44,9 +44,10 @@ pub(super) fn seed(foreign: &ForeignHandle, domid: Domid, grants: &[ReservedGran
         entries.push((grant.entry, sys::grant_entry_v1 { flags: PERMIT_ACCESS, domid, frame }));
     }
     let table = Table::map(foreign, domid)?;
+    let base = NonNull::new(table.base).ok_or(Errno(libc::EFAULT))?;
     for (place, entry) in entries {
         // SAFETY: the table has a page, of which the reserved entries are the first (asserted above).
-        let address = unsafe { table.base.add(place as usize) };
+        let address = unsafe { base.add(place as usize) };
         // SAFETY: the page is mapped for writing, and an entry is aligned in it. There is no reference to it.
         unsafe { address.write_volatile(entry) };
     }
@@ -57,7 +58,7 @@ pub(super) fn seed(foreign: &ForeignHandle, domid: Domid, grants: &[ReservedGran
 struct Table<'f> {
     foreign: &'f ForeignHandle,
     resource: NonNull<Resource>,
-    base: NonNull<sys::grant_entry_v1>,
+    base: *mut sys::grant_entry_v1,
 }
 
 impl<'f> Table<'f> {
@@ -78,8 +79,7 @@ impl<'f> Table<'f> {
             )
         };
         let resource = NonNull::new(resource).ok_or_else(last_errno)?;
-        let base = NonNull::new(base.cast()).ok_or(Errno(libc::EFAULT))?;
-        Ok(Self { foreign, resource, base })
+        Ok(Self { foreign, resource, base: base.cast() })
     }
 }
 
