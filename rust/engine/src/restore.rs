@@ -233,7 +233,7 @@ impl<'r, 'a> Restore<'r, 'a> {
             }
             Record::PvInfo { .. } => return self.unsupported(RecordKind::PvInfo, OF_PV),
             Record::PvP2mFrames { .. } => return self.unsupported(RecordKind::PvP2mFrames, OF_PV),
-            Record::PvVcpu { part, .. } => return self.unsupported(part.kind(), OF_PV),
+            Record::PvVcpu { part, .. } => return self.unsupported(RecordKind::of_vcpu(part), OF_PV),
             Record::SharedInfo(_) => return self.unsupported(RecordKind::SharedInfo, OF_PV),
         }
         Ok(())

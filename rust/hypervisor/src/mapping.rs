@@ -83,6 +83,20 @@ impl ForeignPages {
         true
     }
 
+    /// Returns 64-bit word `word` of page `index`, as it is at this moment; `None` if the page is not mapped or has no such
+    /// word.
+    #[must_use]
+    pub fn word(&self, index: usize, word: usize) -> Option<u64> {
+        let page = self.address(index)?;
+        if word >= PAGE_SIZE / WORD {
+            return None;
+        }
+        // SAFETY: `word` is below PAGE_SIZE / 8, and the page has PAGE_SIZE bytes.
+        let word = unsafe { page.cast::<u64>().add(word) };
+        // SAFETY: the page is aligned and mapped (`new`); the guest may write meanwhile, so the read is volatile.
+        Some(unsafe { word.read_volatile() })
+    }
+
     /// Copies `from` into page `index` and says whether that could be done: the page is mapped, for writing.
     pub fn copy_in(&self, index: usize, from: &PageBuffer) -> bool {
         let Some(page) = self.address(index) else { return false };

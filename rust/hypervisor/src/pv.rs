@@ -1,31 +1,18 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! The verbs that only PV guests need. A host without PV guests implements none of them.
+//! The verbs that only PV guests need. For these guests the `Gfn` of all verbs is an mfn: a frame of the host.
 
 use std::fmt;
 
-use xenmig_types::{Domid, Gfn, PageType};
+use xenmig_types::{Domid, Gfn, PageType, VcpuPart};
 
-use crate::{ForeignPages, HypervisorError, Result};
-
-/// Which part of a vCPU's state a record holds; the accessor hypercalls differ, the shape does not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum VcpuRecord {
-    /// `XEN_DOMCTL_{get,set}vcpucontext`.
-    Basic,
-    /// `XEN_DOMCTL_{get,set}_ext_vcpucontext`.
-    Extended,
-    /// `XEN_DOMCTL_{get,set}vcpuextstate`.
-    Xsave,
-    /// `XEN_DOMCTL_{get,set}_vcpu_msrs`.
-    Msrs,
-}
+use crate::{HypervisorError, M2p, Result};
 
 /// A page table to be pinned as a type (`MMUEXT_PIN_L1_TABLE` ... `MMUEXT_PIN_L4_TABLE`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PinOp {
     /// The frame, an mfn.
     pub frame: Gfn,
-    /// One of the four pinned types.
+    /// A page table of one of the four levels; whether the type is a pinned one does not matter here.
     pub kind: PageType,
 }
 
@@ -40,22 +27,39 @@ pub trait PvVerbs: fmt::Debug {
         Err(unsupported("get_address_size", domid))
     }
 
-    /// Returns one record of a vCPU's state; `None` if the vCPU is offline.
-    fn vcpu_record(&self, domid: Domid, _vcpu: u32, _record: VcpuRecord) -> Result<Option<Vec<u8>>> {
+    /// Sets the width of the guest's words in bytes, 4 or 8, of a domain without memory (`XEN_DOMCTL_set_address_size`).
+    fn set_guest_width(&self, domid: Domid, _width_bytes: u8) -> Result<()> {
+        Err(unsupported("set_address_size", domid))
+    }
+
+    /// Says whether a vCPU is online (`XEN_DOMCTL_getvcpuinfo`).
+    fn vcpu_online(&self, domid: Domid, _vcpu: u32) -> Result<bool> {
+        Err(unsupported("getvcpuinfo", domid))
+    }
+
+    /// Returns a part of a vCPU's state, empty if there is nothing of that kind. [`VcpuPart::Basic`] is at least as long as
+    /// a context of the guest's width; what is behind that means nothing.
+    fn vcpu_state(&self, domid: Domid, _vcpu: u32, _part: VcpuPart) -> Result<Vec<u8>> {
         Err(unsupported("getvcpucontext", domid))
     }
 
-    /// Sets one record of a vCPU's state.
-    fn set_vcpu_record(&self, domid: Domid, _vcpu: u32, _record: VcpuRecord, _state: &[u8]) -> Result<()> {
+    /// Sets a part of a vCPU's state. `EINVAL` for one of a length that the part cannot have.
+    fn set_vcpu_state(&self, domid: Domid, _vcpu: u32, _part: VcpuPart, _state: &[u8]) -> Result<()> {
         Err(unsupported("setvcpucontext", domid))
     }
 
-    /// Maps the machine-to-phys table (`XENMEM_machphys_mfn_list`), read-only.
-    fn map_m2p(&self, domid: Domid) -> Result<ForeignPages> {
+    /// Maps the machine-to-phys table (`XENMEM_maximum_ram_page`, `XENMEM_machphys_mfn_list`).
+    fn map_m2p(&self, domid: Domid) -> Result<M2p> {
         Err(unsupported("machphys_mfn_list", domid))
     }
 
-    /// Pins page tables, in order.
+    /// Returns the first frame of the table that 32-bit guests see (`XENMEM_machphys_compat_mfn_list`): it stands in those
+    /// of their page tables in which Xen has mappings of its own.
+    fn compat_m2p_frame(&self, domid: Domid) -> Result<Gfn> {
+        Err(unsupported("machphys_compat_mfn_list", domid))
+    }
+
+    /// Pins page tables, in order (`__HYPERVISOR_mmuext_op`). `EINVAL` if the contents of one are not allowed.
     fn pin_tables(&self, domid: Domid, _pins: &[PinOp]) -> Result<()> {
         Err(unsupported("mmuext_op pin", domid))
     }

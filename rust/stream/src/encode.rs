@@ -3,12 +3,14 @@
 //!
 //! Nothing is appended when a function returns an error. Layouts: [`crate::format`].
 
-use xenmig_types::{CpuPolicy, GuestKind, PAGE_SHIFT, PAGE_SIZE, PAGE_SIZE_U64, Pfn, TscInfo, XenVersion};
+use xenmig_types::{
+    CpuPolicy, GuestKind, PAGE_SHIFT, PAGE_SIZE, PAGE_SIZE_U64, Pfn, TscInfo, VcpuPart, XenVersion,
+};
 
 use crate::{
     HvmParam, PageWord,
     format::{self, MAX_BODY_BYTES},
-    kind::{BodyRule, RecordKind, VcpuPart},
+    kind::{BodyRule, RecordKind},
 };
 
 /// Why a record cannot be written.
@@ -192,7 +194,7 @@ pub fn pv_p2m_frames(out: &mut Vec<u8>, first: u32, last: u32, frames: &[Pfn]) -
 ///
 /// [`EncodeError`] if the state is empty or longer than 128 MiB.
 pub fn pv_vcpu(out: &mut Vec<u8>, part: VcpuPart, vcpu: u32, state: &[u8]) -> Result<(), EncodeError> {
-    record(out, part.kind(), &[&vcpu.to_le_bytes(), &[0; 4], state])
+    record(out, RecordKind::of_vcpu(part), &[&vcpu.to_le_bytes(), &[0; 4], state])
 }
 
 /// Appends a SHARED_INFO record.

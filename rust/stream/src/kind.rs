@@ -4,6 +4,8 @@
 
 use std::fmt;
 
+use xenmig_types::VcpuPart;
+
 /// The kinds of record (spec, "Records").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]
@@ -203,28 +205,15 @@ impl fmt::Display for RecordKind {
     }
 }
 
-/// Which part of a PV vCPU's state a record holds. The four records have one shape.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum VcpuPart {
-    /// X86_PV_VCPU_BASIC.
-    Basic,
-    /// X86_PV_VCPU_EXTENDED.
-    Extended,
-    /// X86_PV_VCPU_XSAVE.
-    Xsave,
-    /// X86_PV_VCPU_MSRS.
-    Msrs,
-}
-
-impl VcpuPart {
-    /// Returns the kind of the record.
+impl RecordKind {
+    /// Returns the kind of the record that holds a part of a PV vCPU's state. The four have one shape.
     #[must_use]
-    pub const fn kind(self) -> RecordKind {
-        match self {
-            Self::Basic => RecordKind::PvVcpuBasic,
-            Self::Extended => RecordKind::PvVcpuExtended,
-            Self::Xsave => RecordKind::PvVcpuXsave,
-            Self::Msrs => RecordKind::PvVcpuMsrs,
+    pub const fn of_vcpu(part: VcpuPart) -> Self {
+        match part {
+            VcpuPart::Basic => Self::PvVcpuBasic,
+            VcpuPart::Extended => Self::PvVcpuExtended,
+            VcpuPart::Xsave => Self::PvVcpuXsave,
+            VcpuPart::Msrs => Self::PvVcpuMsrs,
         }
     }
 }

@@ -52,7 +52,7 @@ mod record;
 
 pub use encode::EncodeError;
 pub use error::{Expected, StreamError};
-pub use kind::{BodyRule, RecordKind, VcpuPart};
+pub use kind::{BodyRule, RecordKind};
 pub use page_word::PageWord;
 pub use reader::Reader;
 pub use record::{Headers, HvmParam, PageData, Record};

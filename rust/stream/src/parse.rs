@@ -2,12 +2,9 @@
 //! From checked bodies to records. The reader calls it with bodies whose length their kind allows; counts and
 //! values within them are checked here.
 
-use xenmig_types::{GuestKind, PAGE_SHIFT, Pfn, TscInfo};
+use xenmig_types::{GuestKind, PAGE_SHIFT, Pfn, TscInfo, VcpuPart};
 
-use crate::{
-    Headers, HvmParam, Record, StreamError, format,
-    kind::{RecordKind, VcpuPart},
-};
+use crate::{Headers, HvmParam, Record, StreamError, format, kind::RecordKind};
 
 /// A body that is taken apart from the front. Missing bytes read as zeroes: lengths were checked before.
 struct Fields<'a>(&'a [u8]);
@@ -128,7 +125,11 @@ fn pfns(body: &[u8]) -> Vec<Pfn> {
 fn vcpu(part: VcpuPart, mut body: Vec<u8>) -> Record {
     let vcpu = Fields(&body).u32();
     body.drain(..body.len().min(8));
-    if body.is_empty() { Record::Void(part.kind()) } else { Record::PvVcpu { part, vcpu, state: body } }
+    if body.is_empty() {
+        Record::Void(RecordKind::of_vcpu(part))
+    } else {
+        Record::PvVcpu { part, vcpu, state: body }
+    }
 }
 
 fn hvm_params(body: &[u8], offset: u64) -> Result<Record, StreamError> {

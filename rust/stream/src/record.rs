@@ -2,12 +2,9 @@
 //! What the reader hands out: headers and records whose lengths and counts were checked. Blobs that only the
 //! hypervisor understands are passed on as they came.
 
-use xenmig_types::{GuestKind, Pfn, TscInfo};
+use xenmig_types::{GuestKind, Pfn, TscInfo, VcpuPart};
 
-use crate::{
-    PageWord,
-    kind::{RecordKind, VcpuPart},
-};
+use crate::{PageWord, kind::RecordKind};
 
 /// What the image header and the domain header say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,7 +109,7 @@ impl Record {
             Self::PageData(_) => RecordKind::PageData,
             Self::PvInfo { .. } => RecordKind::PvInfo,
             Self::PvP2mFrames { .. } => RecordKind::PvP2mFrames,
-            Self::PvVcpu { part, .. } => part.kind(),
+            Self::PvVcpu { part, .. } => RecordKind::of_vcpu(*part),
             Self::SharedInfo(_) => RecordKind::SharedInfo,
             Self::TscInfo(_) => RecordKind::TscInfo,
             Self::HvmContext(_) => RecordKind::HvmContext,

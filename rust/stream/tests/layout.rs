@@ -11,11 +11,11 @@
 )]
 
 use xenmig_stream::{
-    BodyRule, EncodeError, HvmParam, PageWord, Reader, Record, RecordKind, VcpuPart,
+    BodyRule, EncodeError, HvmParam, PageWord, Reader, Record, RecordKind,
     encode::{self, record},
     format::MAX_BODY_BYTES,
 };
-use xenmig_types::{CpuPolicy, GuestKind, PAGE_SIZE, PageType, Pfn, TscInfo, XenVersion};
+use xenmig_types::{CpuPolicy, GuestKind, PAGE_SIZE, PageType, Pfn, TscInfo, VcpuPart, XenVersion};
 
 const HVM_HEADERS: [u8; 40] = [
     0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, // marker

@@ -141,6 +141,25 @@ impl CpuPolicy {
     pub const MSR_ENTRY_BYTES: usize = 16;
 }
 
+/// Which part of a PV vCPU's state is meant. Each has accessors of its own among the domctls, and a record of its own in
+/// the stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum VcpuPart {
+    /// `XEN_DOMCTL_{get,set}vcpucontext`: registers, page tables, GDT.
+    Basic,
+    /// `XEN_DOMCTL_{get,set}_ext_vcpucontext`: system call and event entry points.
+    Extended,
+    /// `XEN_DOMCTL_{get,set}vcpuextstate`: what XSAVE saves.
+    Xsave,
+    /// `XEN_DOMCTL_{get,set}_vcpu_msrs`.
+    Msrs,
+}
+
+impl VcpuPart {
+    /// Every part, in the order in which they are sent.
+    pub const ALL: [Self; 4] = [Self::Basic, Self::Extended, Self::Xsave, Self::Msrs];
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

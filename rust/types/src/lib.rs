@@ -8,6 +8,9 @@
 
 mod domain;
 mod page;
+pub mod pv;
 
-pub use domain::{CpuPolicy, DomainInfo, DomainState, Domid, GuestKind, InvalidDomid, TscInfo, XenVersion};
+pub use domain::{
+    CpuPolicy, DomainInfo, DomainState, Domid, GuestKind, InvalidDomid, TscInfo, VcpuPart, XenVersion,
+};
 pub use page::{Gfn, PAGE_SHIFT, PAGE_SIZE, PAGE_SIZE_U64, PageType, Pfn, UnknownPageType};

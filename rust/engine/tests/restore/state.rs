@@ -6,8 +6,8 @@ use xenmig_hypervisor::{
     Hypervisor,
     sim::{Fault, SimHost, Verb},
 };
-use xenmig_stream::{RecordKind, StreamError, VcpuPart, encode};
-use xenmig_types::{CpuPolicy, Domid, GuestKind, PAGE_SIZE, Pfn, TscInfo};
+use xenmig_stream::{RecordKind, StreamError, encode};
+use xenmig_types::{CpuPolicy, Domid, GuestKind, PAGE_SIZE, Pfn, TscInfo, VcpuPart};
 
 use super::build::{CONTEXT, Stream, TSC, error_of, policy, restore_into, target};
 

@@ -2,8 +2,8 @@
 //! Streams for the tests: any sequence of records, and one that has each kind.
 
 use proptest::{collection::vec, prelude::*};
-use xenmig_stream::{HvmParam, PageData, PageWord, Record, RecordKind, VcpuPart, encode};
-use xenmig_types::{CpuPolicy, GuestKind, PAGE_SIZE, PageType, Pfn, TscInfo, XenVersion};
+use xenmig_stream::{HvmParam, PageData, PageWord, Record, RecordKind, encode};
+use xenmig_types::{CpuPolicy, GuestKind, PAGE_SIZE, PageType, Pfn, TscInfo, VcpuPart, XenVersion};
 
 /// A record, and for PAGE_DATA what each page is filled with.
 #[derive(Clone, Debug, PartialEq)]
