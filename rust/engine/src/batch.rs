@@ -6,23 +6,40 @@
 //!   in the next CLEAN, which sends it again;
 //! * a page goes away before its type is queried: it is a hole now, and is sent as one;
 //! * a page goes away between the query and the mapping: its mapping fails. It is a hole now, and owed to the final
-//!   pass, where nothing moves any more.
+//!   pass, where nothing moves any more;
+//! * a page table of a PV guest is caught in the middle of an update and names a frame that is none of the guest's: it,
+//!   too, is a hole now and owed. So is a pfn without a frame, as nothing logs that it gets one.
 //!
 //! No mapping outlives its batch: a gfn that was ballooned out and in again has another page behind it, and a kept
 //! mapping would show the old one.
 
-use xenmig_hypervisor::{Access, ForeignPages, Hypervisor, Piece, Sink};
-use xenmig_stream::{PageWord, encode};
-use xenmig_types::{Domid, Gfn, PageType, Pfn};
+use std::ops::Range;
 
-use crate::{MAX_BATCH_PAGES, SaveError, bitmap::Owed, guest::hvm, stats::Sent};
+use xenmig_hypervisor::{Access, Errno, ForeignPages, Hypervisor, Piece, Sink};
+use xenmig_stream::{PageWord, encode};
+use xenmig_types::{Domid, Gfn, PAGE_SIZE, PageType, Pfn};
+
+use crate::{
+    MAX_BATCH_PAGES, SaveError,
+    bitmap::Owed,
+    guest::{Guest, NO_FRAME, TableFault},
+    stats::Sent,
+};
+
+/// The domain that a batch is of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Of<'a> {
+    pub(crate) host: &'a dyn Hypervisor,
+    pub(crate) domid: Domid,
+    pub(crate) guest: &'a Guest,
+}
 
 /// What a pass over the memory does with pages that are not there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Pass {
     /// A hole below this pfn is sent as XTAB. From here on the receiver has nothing yet that could become one.
     pub(crate) holes_below: Pfn,
-    /// A page that cannot be mapped is owed to the final pass, not an error: the guest is running.
+    /// A page that cannot be sent is owed to the final pass, not an error: the guest is running.
     pub(crate) defer: bool,
 }
 
@@ -41,6 +58,21 @@ impl<E: Into<SaveError>> From<E> for Stopped {
     }
 }
 
+/// Pages with contents, in order.
+#[derive(Clone, Debug)]
+enum Contents {
+    /// A run of mapped pages that are sent as they are.
+    Mapped(Range<usize>),
+    /// A run of page tables, in bytes of [`Batch::tables`].
+    Tables(Range<usize>),
+}
+
+/// Why a page with contents cannot be sent now.
+enum Obstacle {
+    Unmapped(Errno),
+    Table(TableFault),
+}
+
 /// The buffers of a batch, kept from batch to batch.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
@@ -50,6 +82,9 @@ pub(crate) struct Batch {
     types: Vec<PageType>,
     words: Vec<PageWord>,
     front: Vec<u8>,
+    contents: Vec<Contents>,
+    /// Page tables as the stream has them.
+    tables: Vec<u8>,
 }
 
 impl Batch {
@@ -60,14 +95,15 @@ impl Batch {
             types: Vec::with_capacity(MAX_BATCH_PAGES),
             words: Vec::with_capacity(MAX_BATCH_PAGES),
             front: Vec::with_capacity((MAX_BATCH_PAGES + 2) * size_of::<u64>()),
+            contents: Vec::new(),
+            tables: Vec::new(),
         }
     }
 
-    /// Sends the pages in `pfns`. Pages that vanish are added to `owed` if the pass defers.
+    /// Sends the pages in `pfns`. Pages that cannot be sent now are added to `owed` if the pass defers.
     pub(crate) fn send(
         &mut self,
-        host: &dyn Hypervisor,
-        domid: Domid,
+        of: Of<'_>,
         pass: Pass,
         owed: &mut Owed,
         sink: &mut Sink,
@@ -77,12 +113,13 @@ impl Batch {
         if self.pfns.is_empty() {
             return Ok(result);
         }
-        self.query_types(host, domid)?;
-        let pages = self.map(host, domid)?;
-        let runs = match &pages {
-            Some(pages) => self.settle(domid, pages, pass, owed, &mut result)?,
-            None => Vec::new(),
-        };
+        self.query_types(of, pass, owed, &mut result)?;
+        let pages = self.map(of)?;
+        self.contents.clear();
+        self.tables.clear();
+        if let Some(pages) = &pages {
+            self.settle(of, pages, pass, owed, &mut result)?;
+        }
         self.words.clear();
         let described = self.pfns.iter().zip(&self.types);
         self.words.extend(
@@ -95,10 +132,13 @@ impl Batch {
         }
         self.front.clear();
         encode::page_data(&mut self.front, &self.words)?;
-        let mut pieces = Vec::with_capacity(1 + runs.len());
+        let mut pieces = Vec::with_capacity(1 + self.contents.len());
         pieces.push(Piece::Bytes(&self.front));
         if let Some(pages) = &pages {
-            pieces.extend(runs.into_iter().map(|run| Piece::Pages(pages, run)));
+            pieces.extend(self.contents.iter().map(|run| match run {
+                Contents::Mapped(run) => Piece::Pages(pages, run.clone()),
+                Contents::Tables(run) => Piece::Bytes(self.tables.get(run.clone()).unwrap_or_default()),
+            }));
         }
         let before = sink.written();
         sink.write(&pieces, keep_waiting).map_err(Stopped::Sink)?;
@@ -106,51 +146,95 @@ impl Batch {
         Ok(result)
     }
 
-    fn query_types(&mut self, host: &dyn Hypervisor, domid: Domid) -> Result<(), SaveError> {
-        self.gfns.clear();
-        self.gfns.extend(self.pfns.iter().map(|pfn| hvm::gfn(*pfn)));
+    /// Finds the frames and asks for their types. A pfn without a frame gets one without the log's noticing.
+    fn query_types(
+        &mut self,
+        of: Of<'_>,
+        pass: Pass,
+        owed: &mut Owed,
+        result: &mut Sent,
+    ) -> Result<(), SaveError> {
+        let missing = of.guest.frames(&self.pfns, &mut self.gfns);
+        if missing > 0 && pass.defer {
+            let without = self.pfns.iter().zip(&self.gfns).filter(|(_, gfn)| **gfn == NO_FRAME);
+            result.deferred += without.map(|(pfn, _)| u64::from(owed.add(*pfn))).sum::<u64>();
+        }
         self.types.clear();
         self.types.resize(self.gfns.len(), PageType::Xtab);
-        Ok(host.page_types(domid, &self.gfns, &mut self.types)?)
+        Ok(of.host.page_types(of.domid, &self.gfns, &mut self.types)?)
     }
 
     /// Maps the pages that have contents, in order; `None` if no page has.
-    fn map(&mut self, host: &dyn Hypervisor, domid: Domid) -> Result<Option<ForeignPages>, SaveError> {
+    fn map(&mut self, of: Of<'_>) -> Result<Option<ForeignPages>, SaveError> {
         let mut types = self.types.iter();
         self.gfns.retain(|_| types.next().is_some_and(|kind| kind.has_data()));
         if self.gfns.is_empty() {
             return Ok(None);
         }
-        Ok(Some(host.map(domid, &self.gfns, Access::Read)?))
+        Ok(Some(of.host.map(of.domid, &self.gfns, Access::Read)?))
     }
 
-    /// Counts what is mapped, deals with what is not, and returns the runs of mapped pages.
+    /// Counts what can be sent, deals with what cannot, and leaves the contents in order.
     fn settle(
         &mut self,
-        domid: Domid,
+        of: Of<'_>,
         pages: &ForeignPages,
         pass: Pass,
         owed: &mut Owed,
         result: &mut Sent,
-    ) -> Result<Vec<std::ops::Range<usize>>, SaveError> {
-        let mut runs: Vec<std::ops::Range<usize>> = Vec::new();
+    ) -> Result<(), SaveError> {
+        let domid = of.domid;
         let with_data = self.pfns.iter().zip(&mut self.types).filter(|(_, kind)| kind.has_data());
         for (index, (pfn, kind)) in with_data.enumerate() {
-            match pages.error(index) {
-                None => {
-                    result.sent += 1;
-                    match runs.last_mut() {
-                        Some(run) if run.end == index => run.end += 1,
-                        _ => runs.push(index..index + 1),
-                    }
+            let obstacle = match pages.error(index) {
+                Some(errno) => Some(Obstacle::Unmapped(errno)),
+                None if kind.is_page_table() => {
+                    table(of.guest, pages, index, *kind, &mut self.tables, &mut self.contents)
+                        .err()
+                        .map(Obstacle::Table)
                 }
-                Some(_) if pass.defer => {
+                None => {
+                    match self.contents.last_mut() {
+                        Some(Contents::Mapped(run)) if run.end == index => run.end += 1,
+                        _ => self.contents.push(Contents::Mapped(index..index + 1)),
+                    }
+                    None
+                }
+            };
+            match obstacle {
+                None => result.sent += 1,
+                Some(Obstacle::Unmapped(_) | Obstacle::Table(TableFault::Frame { .. })) if pass.defer => {
                     *kind = PageType::Xtab;
                     result.deferred += u64::from(owed.add(*pfn));
                 }
-                Some(errno) => return Err(SaveError::Map { domid, pfn: *pfn, errno }),
+                Some(Obstacle::Unmapped(errno)) => return Err(SaveError::Map { domid, pfn: *pfn, errno }),
+                Some(Obstacle::Table(fault)) => return Err(SaveError::PageTable { domid, pfn: *pfn, fault }),
             }
         }
-        Ok(runs)
+        Ok(())
     }
+}
+
+/// Adds a page table to the contents, as the stream has it.
+fn table(
+    guest: &Guest,
+    pages: &ForeignPages,
+    index: usize,
+    kind: PageType,
+    tables: &mut Vec<u8>,
+    contents: &mut Vec<Contents>,
+) -> Result<(), TableFault> {
+    let mut table = [0; PAGE_SIZE];
+    // The page is mapped, so it is copied.
+    pages.copy_out(index, &mut table);
+    let start = tables.len();
+    if let Err(fault) = guest.normalise(kind, &table, tables) {
+        tables.truncate(start);
+        return Err(fault);
+    }
+    match contents.last_mut() {
+        Some(Contents::Tables(run)) => run.end = tables.len(),
+        _ => contents.push(Contents::Tables(start..tables.len())),
+    }
+    Ok(())
 }

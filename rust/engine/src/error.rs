@@ -5,9 +5,9 @@ use std::{fmt, io};
 
 use xenmig_hypervisor::{Errno, HypervisorError};
 use xenmig_stream::EncodeError;
-use xenmig_types::{DomainState, Domid, Pfn};
+use xenmig_types::{DomainState, Domid, Gfn, Pfn};
 
-use crate::{CallerError, PrecopyStats};
+use crate::{CallerError, PrecopyStats, TableFault};
 
 /// What the guest is doing when a save returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +95,57 @@ pub enum SaveError {
         before: u64,
         /// Its size when the guest was suspended, in pages.
         now: u64,
+    },
+    /// What a PV guest says of its p2m leads nowhere.
+    #[error("the p2m of domain {domid} cannot be followed: {what} is {value:#x}")]
+    BadP2m {
+        /// The domain.
+        domid: Domid,
+        /// What of it is wrong.
+        what: &'static str,
+        /// What it is.
+        value: u64,
+    },
+    /// A PV guest moved its p2m onto other pages.
+    #[error("domain {domid} moved its p2m during the save (p2m_generation changed): save it again")]
+    P2mMoved {
+        /// The domain.
+        domid: Domid,
+    },
+    /// A frame of a PV guest that the save goes by could not be mapped.
+    #[error("mapping {what} of domain {domid}, mfn {frame}, failed: {errno}")]
+    MapFrame {
+        /// The domain.
+        domid: Domid,
+        /// What is in the frame.
+        what: &'static str,
+        /// The frame.
+        frame: Gfn,
+        /// What the hypervisor answered.
+        errno: Errno,
+    },
+    /// A page table of a suspended PV guest names a frame that is none of the guest's, or cannot be migrated for what it
+    /// is.
+    #[error("the page table at pfn {pfn} of domain {domid} cannot be sent: {fault}")]
+    PageTable {
+        /// The domain.
+        domid: Domid,
+        /// The page table.
+        pfn: Pfn,
+        /// What is wrong with it.
+        fault: TableFault,
+    },
+    /// The context of a PV guest's vCPU names something that is none of the guest's.
+    #[error("the context of vCPU {vcpu} of domain {domid} cannot be sent: {what} is {value:#x}")]
+    Vcpu {
+        /// The domain.
+        domid: Domid,
+        /// The vCPU.
+        vcpu: u32,
+        /// What of it is wrong.
+        what: &'static str,
+        /// What it is.
+        value: u64,
     },
     /// The device model did not turn its log-dirty mode on.
     #[error("the device model's log-dirty mode could not be turned on: {0}")]

@@ -28,6 +28,7 @@ mod stats;
 pub use bitmap::MAX_BATCH_PAGES;
 pub use caller::{Caller, CallerError};
 pub use error::{GuestState, SaveError, SaveFailure};
+pub use guest::TableFault;
 pub use policy::{ConsultMode, Decision, LibxcPolicy, Phase, Policy, Verdict};
 pub use save::{Downtime, SaveOptions, SaveReport, save};
 pub use stats::{PrecopyStats, RoundStats};

@@ -109,6 +109,7 @@ fn send_round(
         }
     }
     run.ledger.end_round();
+    run.guest.check_p2m()?;
     Ok(stop)
 }
 

@@ -12,8 +12,9 @@ use xenmig_types::{DomainInfo, Domid, Pfn};
 
 use crate::{
     Caller, CallerError, Decision, Phase, Policy, SaveError, SaveOptions, Verdict,
-    batch::{Batch, Pass, Stopped},
+    batch::{Batch, Of, Pass, Stopped},
     bitmap::{self, Cursor, Owed},
+    guest::Guest,
     stats::{Ledger, Sent},
 };
 
@@ -28,6 +29,7 @@ const BUSY_WAIT: Duration = Duration::from_millis(1);
 pub(crate) struct Run<'a> {
     pub(crate) host: &'a dyn Hypervisor,
     pub(crate) domid: Domid,
+    pub(crate) guest: Guest,
     pub(crate) options: &'a SaveOptions,
     /// The guest was suspended before the save began: then it is not for us to resume it.
     pub(crate) suspended_before: bool,
@@ -70,13 +72,15 @@ impl<'a> Run<'a> {
         caller: &'a mut dyn Caller,
     ) -> Result<Self, SaveError> {
         let domid = info.domid;
-        let p2m_size = host.nr_gpfns(domid)?;
+        let guest = Guest::open(host, &info)?;
+        let p2m_size = guest.p2m_size(host, domid)?;
         let bitmap = host.dirty_bitmap(domid, p2m_size)?;
         let owed = Owed::new(bitmap.words().len());
         let now = Instant::now();
         Ok(Self {
             host,
             domid,
+            guest,
             options,
             suspended_before: info.state.is_suspended(),
             caller,
@@ -125,7 +129,8 @@ impl<'a> Run<'a> {
         let mut interrupt = None;
         let caller = &mut *self.caller;
         let keep_waiting = &mut || keep_waiting(caller, &mut interrupt);
-        let sent = self.batch.send(self.host, self.domid, pass, &mut self.owed, self.sink, keep_waiting);
+        let of = Of { host: self.host, domid: self.domid, guest: &self.guest };
+        let sent = self.batch.send(of, pass, &mut self.owed, self.sink, keep_waiting);
         let sent = sent.map_err(|stopped| match stopped {
             Stopped::Save(error) => error,
             Stopped::Sink(error) => self.torn(error, interrupt),

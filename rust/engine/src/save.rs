@@ -17,13 +17,12 @@ use std::{
 
 use xenmig_hypervisor::{CleanPass, Hypervisor, Sink};
 use xenmig_stream::encode;
-use xenmig_types::{DomainInfo, DomainState, Domid, GuestKind, Pfn};
+use xenmig_types::{DomainInfo, DomainState, Domid, Pfn};
 
 use crate::{
     Caller, ConsultMode, GuestState, LibxcPolicy, Phase, Policy, RoundStats, SaveError, SaveFailure, Verdict,
     batch::Pass,
     bitmap::{self, Cursor},
-    guest::hvm,
     rounds,
     run::Run,
 };
@@ -157,10 +156,9 @@ struct Aftermath {
 fn start(host: &dyn Hypervisor, domid: Domid, options: &SaveOptions) -> Result<DomainInfo, SaveError> {
     let refused = |why| Err(SaveError::Refused { domid, why });
     let info = host.domain_info(domid)?;
-    match (info.kind, info.state) {
-        (GuestKind::Pv, _) => refused("PV guests cannot be saved yet; use the stock helper"),
-        (_, DomainState::Dying) => refused("it is being destroyed"),
-        (_, DomainState::Shutdown { reason }) if reason != DomainState::SHUTDOWN_SUSPEND => {
+    match info.state {
+        DomainState::Dying => refused("it is being destroyed"),
+        DomainState::Shutdown { reason } if reason != DomainState::SHUTDOWN_SUSPEND => {
             refused("it has shut down")
         }
         _ if options.verify && !options.live => {
@@ -171,6 +169,9 @@ fn start(host: &dyn Hypervisor, domid: Domid, options: &SaveOptions) -> Result<D
 }
 
 fn live(run: &mut Run<'_>, aftermath: &mut Aftermath) -> Result<SaveReport, SaveError> {
+    if !run.guest.has_device_model() {
+        return logged(run, aftermath);
+    }
     run.caller.device_model_logdirty(true).map_err(SaveError::DeviceModel)?;
     // A panic must not leave it on either, and only the caller can turn it off.
     let result = panic::catch_unwind(AssertUnwindSafe(|| logged(run, aftermath)));
@@ -233,8 +234,7 @@ fn nonlive(run: &mut Run<'_>, aftermath: &mut Aftermath) -> Result<SaveReport, S
 /// Writes the headers and the records that do not depend on the guest's execution.
 fn preamble(run: &mut Run<'_>) -> Result<(), SaveError> {
     let mut front = Vec::new();
-    encode::headers(&mut front, GuestKind::Hvm, run.host.version()?);
-    hvm::static_data(run.host, run.domid, &mut front)?;
+    run.guest.front(run.host, run.domid, &mut front)?;
     run.write(&front)
 }
 
@@ -248,9 +248,7 @@ fn suspend(run: &mut Run<'_>, aftermath: &mut Aftermath) -> Result<(), SaveError
     if !state.is_suspended() {
         return Err(SaveError::NotSuspended { domid, state });
     }
-    // A page that was ballooned in behind the end of the bitmap would be lost without a word.
-    let (before, now) = (run.ledger.now.p2m_size, run.host.nr_gpfns(domid)?);
-    if now > before { Err(SaveError::P2mGrew { domid, before, now }) } else { Ok(()) }
+    run.guest.check_size(run.host, domid, run.ledger.now.p2m_size)
 }
 
 /// Sends everything that the bitmap holds, of a guest that does not run.
@@ -264,14 +262,14 @@ fn send_bitmap(run: &mut Run<'_>, phase: Phase) -> Result<(), SaveError> {
         run.attend(phase)?;
     }
     run.ledger.end_round();
-    Ok(())
+    run.guest.check_p2m()
 }
 
 /// Writes the guest's state and END: fetched whole before the first byte is written, so that no failure of the
 /// hypervisor can leave an END behind.
 fn finish(run: &mut Run<'_>, mut clock: Clock, verdict: Option<Verdict>) -> Result<SaveReport, SaveError> {
     let mut tail = Vec::new();
-    hvm::state(run.host, run.domid, &mut tail)?;
+    run.guest.state(run.host, run.domid, &mut tail)?;
     encode::end(&mut tail);
     run.write(&tail)?;
     clock.downtime.state = clock.lap();

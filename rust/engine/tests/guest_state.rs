@@ -33,7 +33,7 @@ use xenmig_hypervisor::{
     Errno, Hypervisor,
     sim::{Action, Fault, Script, SimDomain, SimHost, Verb, When},
 };
-use xenmig_types::{DomainInfo, DomainState, GuestKind, Pfn};
+use xenmig_types::{DomainInfo, DomainState, Pfn};
 
 fn domain(host: &SimHost) -> Arc<SimDomain> {
     Shape::plain(100).build(host, writes([(When::BeforeClean(0), (0..60).collect())]))
@@ -165,8 +165,7 @@ fn save_with_story(story: Story, live: bool) -> (Saved, Vec<Asked>, Vec<&'static
 /// What cannot be saved is refused before anything is touched.
 #[test]
 fn what_cannot_be_saved_is_refused() {
-    let stories: [fn(DomainInfo) -> DomainInfo; 4] = [
-        |info| DomainInfo { kind: GuestKind::Pv, ..info },
+    let stories: [fn(DomainInfo) -> DomainInfo; 3] = [
         |info| DomainInfo { state: DomainState::Dying, ..info },
         |info| DomainInfo { state: DomainState::Shutdown { reason: 0 }, ..info },
         |info| DomainInfo { state: DomainState::Shutdown { reason: 3 }, ..info },

@@ -82,9 +82,15 @@ impl Raise for SaveFailure {
                 })
             }
             SaveError::NotSuspended { .. } => errors::plain(py, "GuestNotSuspended", &message, aftermath),
-            SaveError::Refused { .. } | SaveError::P2mGrew { .. } => {
-                errors::plain(py, "DomainRefused", &message, aftermath)
+            SaveError::MapFrame { domid, errno, .. } => {
+                errors::hypercall(py, "foreign mapping", domid, errno, message, aftermath)
             }
+            SaveError::Refused { .. }
+            | SaveError::P2mGrew { .. }
+            | SaveError::P2mMoved { .. }
+            | SaveError::BadP2m { .. }
+            | SaveError::PageTable { .. }
+            | SaveError::Vcpu { .. } => errors::plain(py, "DomainRefused", &message, aftermath),
             SaveError::Policy(error)
             | SaveError::Progress(error)
             | SaveError::Interrupted(error)

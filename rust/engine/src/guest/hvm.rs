@@ -33,13 +33,6 @@ pub(crate) const fn gfn(pfn: Pfn) -> Gfn {
     Gfn(pfn.0)
 }
 
-/// Appends the records that do not depend on the guest's execution, and their end.
-pub(crate) fn static_data(host: &dyn Hypervisor, domid: Domid, out: &mut Vec<u8>) -> Result<(), SaveError> {
-    encode::cpu_policy(out, &host.cpu_policy(domid)?)?;
-    encode::static_data_end(out);
-    Ok(())
-}
-
 /// Appends the state of a suspended guest: TSC, context, parameters. The specification would have the parameters
 /// before the context; libxc writes them behind it, and readers apply both at the end.
 pub(crate) fn state(host: &dyn Hypervisor, domid: Domid, out: &mut Vec<u8>) -> Result<(), SaveError> {
