@@ -8,7 +8,7 @@ use crate::{Hypervisor, Result};
 
 /// Suspending a guest and letting it go on, as far as that is the hypervisor's part.
 pub trait Lifecycle: Hypervisor {
-    /// Says whether an HVM or PVH guest has PV drivers. It can be asked to suspend itself then.
+    /// Says whether a guest has PV drivers, as every PV guest has. It can be asked to suspend itself then.
     ///
     /// # Errors
     ///
@@ -16,11 +16,11 @@ pub trait Lifecycle: Hypervisor {
     fn has_pv_drivers(&self, domid: Domid) -> Result<bool>;
 
     /// Suspends a guest over its head: right for an HVM guest without PV drivers. One with drivers must be asked, so
-    /// that they are at rest when it happens.
+    /// that they are at rest when it happens; a PV guest moreover says only then where its start info page is.
     ///
     /// # Errors
     ///
-    /// As for [`Hypervisor`].
+    /// `EOPNOTSUPP` for a PV guest; else as for [`Hypervisor`].
     fn suspend(&self, domid: Domid) -> Result<()>;
 
     /// Lets a suspended guest go on in this domain. Its drivers learn that the suspension was cancelled.

@@ -10,7 +10,7 @@ use std::{
 };
 
 use xenctrl_sys as sys;
-use xenmig_types::XenVersion;
+use xenmig_types::{Domid, XenVersion};
 
 use super::{
     error::{CallResult, XenOpenError, check, last_errno},
@@ -57,6 +57,37 @@ impl CallHandle {
         let address = argument.expose_provenance() as u64;
         // SAFETY: the handle is open; the caller vouches for the argument.
         check(unsafe { (self.functions.xencall1)(self.handle.as_ptr(), op, address) })
+    }
+
+    /// Makes a `memory_op` whose result is no more than success.
+    ///
+    /// # Safety
+    ///
+    /// As for [`hypercall`](Self::hypercall).
+    pub(super) unsafe fn memory_op(&self, command: c_uint, argument: *mut c_void) -> CallResult<()> {
+        let (op, address) = (sys::__HYPERVISOR_memory_op, argument.expose_provenance() as u64);
+        // SAFETY: the handle is open; the caller vouches for the argument.
+        let answer =
+            unsafe { (self.functions.xencall2)(self.handle.as_ptr(), op, u64::from(command), address) };
+        check(answer).map(drop)
+    }
+
+    /// Makes `count` operations on page tables of a domain.
+    ///
+    /// # Safety
+    ///
+    /// `operations` must lead to as many `mmuext_op`, and what these point to must be there.
+    pub(super) unsafe fn mmuext_op(
+        &self,
+        operations: *mut c_void,
+        count: usize,
+        domid: Domid,
+    ) -> CallResult<()> {
+        let (op, address) = (sys::__HYPERVISOR_mmuext_op, operations.expose_provenance() as u64);
+        let (count, domid) = (count as u64, u64::from(domid.get()));
+        // SAFETY: the handle is open; the caller vouches for the operations. How many were done is not asked for.
+        let answer = unsafe { (self.functions.xencall4)(self.handle.as_ptr(), op, address, count, 0, domid) };
+        check(answer).map(drop)
     }
 
     /// Allocates pages that the hypervisor can use at any time, all zero.

@@ -45,6 +45,16 @@ impl ControlHandle {
         Ok(pages)
     }
 
+    /// Returns how many frames the host has, those in holes included: the highest plus one. (That is what Xen answers, for
+    /// all that its header speaks of the highest.)
+    pub(super) fn host_frames(&mut self) -> CallResult<u64> {
+        let mut frames = 0;
+        let get = self.functions.xc_maximum_ram_page;
+        // SAFETY: the interface is open, and the result goes into a local.
+        check(unsafe { get(self.interface.as_ptr(), &raw mut frames) })?;
+        Ok(frames)
+    }
+
     /// Returns the HVM context: its size is asked for, then the context.
     pub(super) fn hvm_context(&mut self, domid: Domid) -> CallResult<Vec<u8>> {
         let get = self.functions.xc_domain_hvm_getcontext;

@@ -3,7 +3,9 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use xenmig_types::{CpuPolicy, DomainInfo, DomainState, Domid, Gfn, PageType, TscInfo, XenVersion};
+use xenmig_types::{
+    CpuPolicy, DomainInfo, DomainState, Domid, Gfn, GuestKind, PageType, TscInfo, XenVersion,
+};
 
 use super::{
     call::CallHandle,
@@ -19,7 +21,7 @@ use super::{
 };
 use crate::{
     Access, CleanPass, DirtyBitmap, DirtyCounts, Errno, Extent, ForeignPages, Hypervisor, HypervisorError,
-    Lifecycle, Process, PvVerbs, ReservedGrant, Result,
+    Lifecycle, Process, ReservedGrant, Result,
 };
 
 /// The Xen that this process runs under. Nothing of it follows a fork: every verb is refused in a child.
@@ -27,8 +29,8 @@ use crate::{
 pub struct XenHost {
     process: Process,
     version: XenVersion,
-    call: Arc<CallHandle>,
-    foreign: Arc<ForeignHandle>,
+    pub(super) call: Arc<CallHandle>,
+    pub(super) foreign: Arc<ForeignHandle>,
     control: Mutex<ControlHandle>,
     types: TypeQueries,
 }
@@ -75,13 +77,18 @@ impl XenHost {
     }
 
     /// Does what a verb is for, unless this is another process, and puts its name on an error.
-    fn verb<T>(&self, op: &'static str, domid: Domid, ask: impl FnOnce(&Self) -> CallResult<T>) -> Result<T> {
+    pub(super) fn verb<T>(
+        &self,
+        op: &'static str,
+        domid: Domid,
+        ask: impl FnOnce(&Self) -> CallResult<T>,
+    ) -> Result<T> {
         self.process.check(op)?;
         ask(self).map_err(|Errno(errno)| HypervisorError::call(op, domid, errno))
     }
 
     /// Does the same with libxenctrl, which one thread uses at a time.
-    fn control_verb<T>(
+    pub(super) fn control_verb<T>(
         &self,
         op: &'static str,
         domid: Domid,
@@ -103,17 +110,20 @@ fn try_domctl(call: &Arc<CallHandle>) -> std::result::Result<(), XenOpenError> {
     }
 }
 
-impl PvVerbs for XenHost {}
-
 impl Lifecycle for XenHost {
     fn has_pv_drivers(&self, domid: Domid) -> Result<bool> {
-        Ok(self.hvm_param(domid, Self::CALLBACK_IRQ)? != 0)
+        match self.domain_info(domid)?.kind {
+            GuestKind::Pv => Ok(true),
+            GuestKind::Hvm => Ok(self.hvm_param(domid, Self::CALLBACK_IRQ)? != 0),
+        }
     }
 
     fn suspend(&self, domid: Domid) -> Result<()> {
-        self.control_verb("remote_shutdown", domid, |control| {
-            control.shutdown(domid, DomainState::SHUTDOWN_SUSPEND)
-        })
+        let op = "remote_shutdown";
+        if self.domain_info(domid)?.kind == GuestKind::Pv {
+            return Err(HypervisorError::call(op, domid, libc::EOPNOTSUPP));
+        }
+        self.control_verb(op, domid, |control| control.shutdown(domid, DomainState::SHUTDOWN_SUSPEND))
     }
 
     fn resume(&self, domid: Domid) -> Result<()> {

@@ -78,6 +78,24 @@ const _: () = {
     assert!(size_of::<sys::xen_cpuid_leaf_t>() == xenmig_types::CpuPolicy::CPUID_LEAF_BYTES);
     assert!(size_of::<sys::xen_msr_entry_t>() == xenmig_types::CpuPolicy::MSR_ENTRY_BYTES);
 
+    assert!(offset_of!(sys::xen_domctl_getvcpuinfo, online) == 4);
+    assert!(offset_of!(sys::xen_domctl_vcpucontext, ctxt) == 8);
+    assert!(offset_of!(sys::xen_domctl_ext_vcpucontext, vcpu) == 0);
+    assert!(offset_of!(sys::xen_domctl_ext_vcpucontext, size) == 4);
+    assert!(offset_of!(sys::xen_domctl_vcpuextstate, xfeature_mask) == 8);
+    assert!(offset_of!(sys::xen_domctl_vcpuextstate, size) == 16);
+    assert!(offset_of!(sys::xen_domctl_vcpuextstate, buffer) == 24);
+    assert!(offset_of!(sys::xen_domctl_vcpu_msrs, msr_count) == 4);
+    assert!(offset_of!(sys::xen_domctl_vcpu_msrs, msrs) == 8);
+    assert!(size_of::<sys::xen_domctl_vcpu_msr>() == 16);
+
+    assert!(offset_of!(sys::xen_machphys_mfn_list, extent_start) == 8);
+    assert!(offset_of!(sys::xen_machphys_mfn_list, nr_extents) == 16);
+    // A mmuext_op is put together from words.
+    assert!(offset_of!(sys::mmuext_op, cmd) == 0 && size_of::<std::ffi::c_uint>() == 4);
+    assert!(offset_of!(sys::mmuext_op, arg1.mfn) == 8 && offset_of!(sys::mmuext_op, arg2) == 16);
+    assert!(size_of::<sys::mmuext_op>() == 24);
+
     assert!(offset_of!(sys::xen_sysctl, u) == 8);
     assert!(offset_of!(sys::xen_sysctl_cpu_policy, nr_leaves) == 4);
     assert!(offset_of!(sys::xen_sysctl_cpu_policy, leaves) == 16);

@@ -59,6 +59,7 @@ functions! {
         xencall_close: fn(*mut xencall_handle) -> c_int,
         xencall1: fn(*mut xencall_handle, c_uint, u64) -> c_int,
         xencall2: fn(*mut xencall_handle, c_uint, u64, u64) -> c_int,
+        xencall4: fn(*mut xencall_handle, c_uint, u64, u64, u64, u64) -> c_int,
         xencall_alloc_buffer_pages: fn(*mut xencall_handle, usize) -> *mut c_void,
         xencall_free_buffer_pages: fn(*mut xencall_handle, *mut c_void, usize),
         xencall_buffers_never_fault: fn(*mut xencall_handle) -> c_int,
@@ -100,6 +101,7 @@ functions! {
             *mut xc_interface, u32, c_ulong, c_uint, *mut xen_pfn_t
         ) -> c_int,
         xc_domain_shutdown: fn(*mut xc_interface, u32, c_int) -> c_int,
+        xc_maximum_ram_page: fn(*mut xc_interface, *mut c_ulong) -> c_int,
     }
 }
 
@@ -118,6 +120,7 @@ const _: fn() -> ControlFunctions = || ControlFunctions {
     xc_domain_populate_physmap: sys::xc_domain_populate_physmap,
     xc_domain_decrease_reservation: sys::xc_domain_decrease_reservation,
     xc_domain_shutdown: sys::xc_domain_shutdown,
+    xc_maximum_ram_page: sys::xc_maximum_ram_page,
 };
 
 fn open(soname: &str) -> Result<Library, XenOpenError> {

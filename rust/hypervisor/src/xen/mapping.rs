@@ -5,7 +5,7 @@
 use std::{
     ffi::{c_int, c_void},
     fmt,
-    ptr::NonNull,
+    ptr::{self, NonNull},
     sync::Arc,
 };
 
@@ -52,19 +52,8 @@ impl ForeignHandle {
             Access::Read => libc::PROT_READ,
             Access::Write => libc::PROT_READ | libc::PROT_WRITE,
         };
-        // SAFETY: the handle is open, and both arrays are as long as the count says.
-        let base = unsafe {
-            (self.functions.xenforeignmemory_map)(
-                self.handle.as_ptr(),
-                u32::from(domid.get()),
-                protection,
-                frames.len(),
-                frames.as_ptr(),
-                errors.as_mut_ptr(),
-            )
-        };
-        let base = NonNull::new(base).ok_or_else(last_errno)?;
-        let mapping = Mapping { foreign: Arc::clone(self), base, pages: frames.len() };
+        let mapping = self.map_frames(domid.get(), protection, &frames, Some(&mut errors))?;
+        let base = mapping.base;
         let pages = errors.into_iter().enumerate().map(|(index, error)| match error {
             0 => {
                 // SAFETY: `index` is below the number of pages, which lie one behind the other.
@@ -77,6 +66,35 @@ impl ForeignHandle {
         // SAFETY: the pages without an error are mapped, page-aligned, with this protection, until `mapping` is
         // dropped. They are the guest's: there is no reference to them.
         Ok(unsafe { ForeignPages::new(pages, access, Box::new(mapping)) })
+    }
+
+    /// Maps frames one behind the other. With `errors`, which must be as many, a frame that cannot be mapped gets one of the
+    /// kernel's; without, it makes the call fail.
+    pub(super) fn map_frames(
+        self: &Arc<Self>,
+        domain: u16,
+        protection: c_int,
+        frames: &[xen_pfn_t],
+        errors: Option<&mut [c_int]>,
+    ) -> CallResult<Mapping> {
+        let errors = match errors {
+            Some(errors) if errors.len() != frames.len() => return Err(Errno(libc::EINVAL)),
+            Some(errors) => errors.as_mut_ptr(),
+            None => ptr::null_mut(),
+        };
+        // SAFETY: the handle is open, and both arrays, if there are two, are as long as the count says.
+        let base = unsafe {
+            (self.functions.xenforeignmemory_map)(
+                self.handle.as_ptr(),
+                u32::from(domain),
+                protection,
+                frames.len(),
+                frames.as_ptr(),
+                errors,
+            )
+        };
+        let base = NonNull::new(base).ok_or_else(last_errno)?;
+        Ok(Mapping { foreign: Arc::clone(self), base, pages: frames.len() })
     }
 }
 
@@ -97,10 +115,17 @@ impl fmt::Debug for ForeignHandle {
 }
 
 /// A mapped range. Dropping it unmaps it.
-struct Mapping {
+pub(super) struct Mapping {
     foreign: Arc<ForeignHandle>,
     base: NonNull<c_void>,
     pages: usize,
+}
+
+impl Mapping {
+    /// Returns where it begins.
+    pub(super) const fn base(&self) -> NonNull<c_void> {
+        self.base
+    }
 }
 
 // SAFETY: an address range of the process; munmap may be called by any thread.
