@@ -3,23 +3,27 @@
 //!
 //! ```text
 //! Source ─► feed.rs ─► stream::Reader ─┬─► PAGE_DATA ─► populate.rs ─► pages.rs, or verify.rs after VERIFY
-//!                      (Record)        ├─► other records ─► state.rs
-//!                                      └─► END ─► channels.rs, the HVM context
+//!                      (Record)        ├─► records of any guest ─► static_data.rs
+//!                                      └─► records of one kind of guest, END ─► hvm.rs or pv/
 //! ```
+//!
+//! What differs between the kinds of guests is said by the trait of guest.rs.
 //!
 //! The domain is the caller's: it is not started here, and after a failure it is to be destroyed. Whatever happens,
 //! no page of it stays mapped. Nothing here is sized by a number of the stream beyond what one record may hold, and
-//! the account of the pages that exist grows with the pages that the hypervisor really gave
-//! ([`pfn_set`]). Source: libxc-migration-stream, revision 3.
+//! the account of the pages that exist grows with the pages that the hypervisor really gave. Source:
+//! libxc-migration-stream, revision 3.
 
 mod caller;
 mod channels;
 mod error;
 mod feed;
+mod guest;
+mod hvm;
 mod pages;
 mod pfn_set;
 mod populate;
-mod state;
+mod static_data;
 mod verify;
 
 use std::{
@@ -29,17 +33,17 @@ use std::{
 
 use xenmig_hypervisor::{Hypervisor, Source};
 use xenmig_stream::{Headers, Reader, Record, RecordKind};
-use xenmig_types::{DomainState, Domid, Gfn, GuestKind};
+use xenmig_types::{DomainInfo, DomainState, Domid, Gfn, GuestKind};
 
 pub use caller::{MissingPolicies, RestoreCaller, RestoreProgress};
 pub use channels::{Channel, Channels};
 pub use error::{RestoreError, RestoreFailure};
 
-use channels::SharedPages;
 use feed::Feed;
+use guest::Guest;
+use hvm::Hvm;
 use pages::Page;
-use pfn_set::PfnSet;
-use state::StaticData;
+use static_data::StaticData;
 use verify::Verification;
 
 /// How a domain is restored.
@@ -113,46 +117,68 @@ pub fn restore(
     caller: &mut dyn RestoreCaller,
 ) -> Result<RestoreReport, RestoreFailure> {
     let mut feed = Feed::new(source, caller);
-    match check_domain(host, domid).and_then(|()| Restore::new(host, domid, options, &mut feed)?.run()) {
+    match attempt(host, domid, options, &mut feed) {
         Ok(report) => Ok(report),
         Err(error) => Err(RestoreFailure { domid, bytes_read: feed.bytes(), error: feed.explain(error) }),
     }
 }
 
+/// Restores a domain of the kind that it is.
+fn attempt(
+    host: &dyn Hypervisor,
+    domid: Domid,
+    options: &RestoreOptions,
+    feed: &mut Feed<'_>,
+) -> Result<RestoreReport, RestoreError> {
+    let began = Instant::now();
+    let info = check_domain(host, domid)?;
+    let reader = Reader::new(feed)?;
+    let refused = |why| Err(RestoreError::Refused { domid, why });
+    match (info.kind, reader.headers().kind) {
+        (GuestKind::Hvm, GuestKind::Hvm) => {
+            Restore::new(host, domid, options, reader, Hvm::default(), began).run()
+        }
+        (GuestKind::Pv, GuestKind::Pv) => refused("PV guests cannot be restored yet; use the stock helper"),
+        (GuestKind::Hvm, GuestKind::Pv) => {
+            refused("the stream is of a PV guest, and the domain is an HVM or PVH one")
+        }
+        (GuestKind::Pv, GuestKind::Hvm) => {
+            refused("the stream is of an HVM or PVH guest, and the domain is a PV one")
+        }
+    }
+}
+
 /// Refuses what can be refused before anything is touched.
-fn check_domain(host: &dyn Hypervisor, domid: Domid) -> Result<(), RestoreError> {
+fn check_domain(host: &dyn Hypervisor, domid: Domid) -> Result<DomainInfo, RestoreError> {
     let refused = |why| Err(RestoreError::Refused { domid, why });
     let info = host.domain_info(domid)?;
-    match (info.kind, info.state) {
-        (GuestKind::Pv, _) => refused("PV guests cannot be restored yet; use the stock helper"),
-        (_, DomainState::Running) => refused("it is running: pause it first, and give it no memory"),
-        (_, DomainState::Shutdown { .. }) => refused("it has shut down: restore into a new domain"),
-        (_, DomainState::Dying) => refused("it is being destroyed"),
-        (GuestKind::Hvm, DomainState::Paused) => Ok(()),
+    match info.state {
+        DomainState::Running => refused("it is running: pause it first, and give it no memory"),
+        DomainState::Shutdown { .. } => refused("it has shut down: restore into a new domain"),
+        DomainState::Dying => refused("it is being destroyed"),
+        DomainState::Paused => Ok(info),
     }
 }
 
 /// A restore under way. The steps are in the modules of the records that they deal with.
-struct Restore<'r, 'a> {
+struct Restore<'r, 'a, G> {
     host: &'r dyn Hypervisor,
     domid: Domid,
     options: &'r RestoreOptions,
     reader: Reader<&'r mut Feed<'a>>,
-    /// The pages that the domain was given.
-    populated: PfnSet,
+    /// What is of one kind of guest, the account of the pages that the domain was given among it.
+    guest: G,
     /// The part of a batch that is being dealt with.
     pages: Vec<Page>,
     /// Set once pages are to be compared.
     verification: Option<Verification>,
     static_data: StaticData,
-    hvm_context: Option<Vec<u8>>,
-    shared: SharedPages,
     report: RestoreReport,
     began: Instant,
     told: Option<Instant>,
 }
 
-impl fmt::Debug for Restore<'_, '_> {
+impl<G> fmt::Debug for Restore<'_, '_, G> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Restore")
             .field("domid", &self.domid)
@@ -161,41 +187,31 @@ impl fmt::Debug for Restore<'_, '_> {
     }
 }
 
-impl<'r, 'a> Restore<'r, 'a> {
-    /// Reads the headers.
+impl<'r, 'a, G: Guest> Restore<'r, 'a, G> {
     fn new(
         host: &'r dyn Hypervisor,
         domid: Domid,
         options: &'r RestoreOptions,
-        feed: &'r mut Feed<'a>,
-    ) -> Result<Self, RestoreError> {
-        let began = Instant::now();
-        let reader = Reader::new(feed)?;
-        let Headers { version, kind, xen_major, xen_minor } = *reader.headers();
-        if kind == GuestKind::Pv {
-            let why = "the stream is of a PV guest, which cannot be restored yet; use the stock helper";
-            return Err(RestoreError::Refused { domid, why });
-        }
-        Ok(Self {
+        reader: Reader<&'r mut Feed<'a>>,
+        guest: G,
+        began: Instant,
+    ) -> Self {
+        let Headers { version, xen_major, xen_minor, .. } = *reader.headers();
+        let report =
+            RestoreReport { stream_version: version, xen_major, xen_minor, ..RestoreReport::default() };
+        Self {
             host,
             domid,
             options,
             reader,
-            populated: PfnSet::default(),
+            guest,
             pages: Vec::new(),
             verification: None,
             static_data: StaticData::default(),
-            hvm_context: None,
-            shared: SharedPages::default(),
-            report: RestoreReport {
-                stream_version: version,
-                xen_major,
-                xen_minor,
-                ..RestoreReport::default()
-            },
+            report,
             began,
             told: None,
-        })
+        }
     }
 
     fn run(mut self) -> Result<RestoreReport, RestoreError> {
@@ -218,8 +234,6 @@ impl<'r, 'a> Restore<'r, 'a> {
             Record::MsrPolicy(entries) => self.static_data.set_msrs(entries, self.reader.record_offset())?,
             Record::StaticDataEnd => self.static_data_end()?,
             Record::TscInfo(tsc) => self.tsc_info(&tsc)?,
-            Record::HvmParams(params) => self.hvm_params(&params)?,
-            Record::HvmContext(context) => self.hvm_context = Some(context),
             Record::Void(_) => self.report.void_records_skipped += 1,
             Record::Optional { .. } => self.report.optional_records_skipped += 1,
             Record::Checkpoint => {
@@ -231,12 +245,19 @@ impl<'r, 'a> Restore<'r, 'a> {
             Record::Toolstack(_) => {
                 return self.unsupported(RecordKind::Toolstack, "no released toolstack sends it");
             }
-            Record::PvInfo { .. } => return self.unsupported(RecordKind::PvInfo, OF_PV),
-            Record::PvP2mFrames { .. } => return self.unsupported(RecordKind::PvP2mFrames, OF_PV),
-            Record::PvVcpu { part, .. } => return self.unsupported(RecordKind::of_vcpu(part), OF_PV),
-            Record::SharedInfo(_) => return self.unsupported(RecordKind::SharedInfo, OF_PV),
+            Record::HvmContext(_)
+            | Record::HvmParams(_)
+            | Record::PvInfo { .. }
+            | Record::PvP2mFrames { .. }
+            | Record::PvVcpu { .. }
+            | Record::SharedInfo(_) => return G::apply(self, record),
         }
         Ok(())
+    }
+
+    /// Refuses a record of another kind of guest.
+    fn misplaced(&self, record: &Record, why: &'static str) -> Result<(), RestoreError> {
+        record.kind().map_or(Ok(()), |kind| self.unsupported(kind, why))
     }
 
     fn unsupported(&self, kind: RecordKind, why: &'static str) -> Result<(), RestoreError> {
@@ -248,18 +269,7 @@ impl<'r, 'a> Restore<'r, 'a> {
         if let Some(Verification { differing, first: Some(first), .. }) = self.verification {
             return Err(RestoreError::Differs { domid: self.domid, pages: differing, first });
         }
-        let channels = self.options.channels;
-        if let Some(channels) = &channels {
-            self.empty_shared_pages()?;
-            self.set_event_channels(channels)?;
-        }
-        self.load_hvm_context()?;
-        if let Some(channels) = &channels {
-            self.grant_shared_pages(channels)?;
-        }
-        self.report.store_gfn = self.shared.store.map(Gfn);
-        self.report.console_gfn = self.shared.console.map(Gfn);
-        Ok(())
+        G::finish(self)
     }
 
     /// Asks the caller whether to go on and tells it how far the restore is, each if it is time.
@@ -283,5 +293,3 @@ impl<'r, 'a> Restore<'r, 'a> {
         Ok(())
     }
 }
-
-const OF_PV: &str = "it belongs to a PV guest, and the stream is of an HVM guest";

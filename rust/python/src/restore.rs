@@ -102,6 +102,8 @@ impl Raise for RestoreFailure {
     fn raise(self, py: Python<'_>) -> PyErr {
         /// What it means that the hypervisor gave fewer pages than it was asked for.
         const ENOMEM: Errno = Errno(12);
+        /// What it means that a frame has no place in the guest's structures.
+        const ERANGE: Errno = Errno(34);
         let Self { domid, bytes_read, error } = self;
         let nothing = Aftermath::default();
         let message = error.to_string();
@@ -116,6 +118,9 @@ impl Raise for RestoreFailure {
             RestoreError::Param { error, .. } => errors::hypervisor(py, &error, nothing),
             RestoreError::Populate { .. } => {
                 errors::hypercall(py, "populate_physmap", domid, ENOMEM, message, nothing)
+            }
+            RestoreError::FrameTooHigh { .. } => {
+                errors::hypercall(py, "populate_physmap", domid, ERANGE, message, nothing)
             }
             RestoreError::Map { errno, .. } => {
                 errors::hypercall(py, "foreign mapping", domid, errno, message, nothing)

@@ -7,10 +7,14 @@
 //! The event channels are the new domain's own, and the toolstack's to name. Without them the domain is restored as it
 //! was saved, to the last byte of memory. Source: `public/hvm/params.h`.
 
-use xenmig_hypervisor::{Access, PageBuffer, ReservedEntry, ReservedGrant};
-use xenmig_types::{Domid, Gfn, PAGE_SIZE, PageType, Pfn};
+use xenmig_hypervisor::{Access, ReservedEntry, ReservedGrant};
+use xenmig_types::{Domid, Gfn, PageType, Pfn};
 
-use super::{Restore, RestoreError, pages::Page};
+use super::{
+    Guest, Restore, RestoreError,
+    hvm::Hvm,
+    pages::{Page, ZEROES},
+};
 
 /// `HVM_PARAM_STORE_PFN`, `HVM_PARAM_IOREQ_PFN`, `HVM_PARAM_BUFIOREQ_PFN`, `HVM_PARAM_CONSOLE_PFN`.
 const STORE_PFN: u32 = 1;
@@ -62,24 +66,18 @@ impl SharedPages {
     }
 }
 
-impl Restore<'_, '_> {
+impl Restore<'_, '_, Hvm> {
     /// Empties the pages that the guest shares, as far as there are such pages: the parameters may name some that no
     /// guest of this kind has.
     pub(super) fn empty_shared_pages(&mut self) -> Result<(), RestoreError> {
-        let SharedPages { store, console, ioreq, bufioreq } = self.shared;
+        let SharedPages { store, console, ioreq, bufioreq } = self.guest.shared;
         let named = [store, console, ioreq, bufioreq].into_iter().flatten().map(Pfn);
         let pages: Vec<Page> = named
-            .filter(|pfn| self.populated.contains(*pfn))
+            .filter(|pfn| self.guest.contains(*pfn))
             .map(|pfn| Page { pfn, kind: PageType::Notab })
             .collect();
         let Some(mapped) = self.map(&pages, Access::Write)? else { return Ok(()) };
-        const EMPTY: PageBuffer = [0; PAGE_SIZE];
-        for (index, page) in pages.iter().enumerate() {
-            if !mapped.copy_in(index, &EMPTY) {
-                return Err(self.unmapped(page.pfn));
-            }
-        }
-        Ok(())
+        pages.iter().enumerate().try_for_each(|(index, page)| self.copy_in(&mapped, index, page.pfn, &ZEROES))
     }
 
     /// Tells the guest its event channels.
@@ -87,18 +85,22 @@ impl Restore<'_, '_> {
         self.set_param(STORE_EVTCHN, channels.store.evtchn.into())?;
         self.set_param(CONSOLE_EVTCHN, channels.console.evtchn.into())
     }
+}
 
-    /// Grants the pages of the channels to the domains at their other ends. A domain needs no grant for its own.
-    pub(super) fn grant_shared_pages(&mut self, channels: &Channels) -> Result<(), RestoreError> {
-        let grant = |entry, page: Option<u64>, channel: Channel| {
-            let grant = ReservedGrant { entry, backend: channel.domid, gfn: Gfn(page?) };
+impl<G: Guest> Restore<'_, '_, G> {
+    /// Grants the pages that the report names to the domains at the other ends of their channels, if there are channels.
+    /// A domain needs no grant for its own.
+    pub(super) fn grant_shared_pages(&mut self) -> Result<(), RestoreError> {
+        let Some(Channels { store, console }) = self.options.channels else { return Ok(()) };
+        let grant = |entry, gfn: Option<Gfn>, channel: Channel| {
+            let grant = ReservedGrant { entry, backend: channel.domid, gfn: gfn? };
             (channel.domid != self.domid).then_some(grant)
         };
-        let console = grant(ReservedEntry::Console, self.shared.console, channels.console);
-        let store = grant(ReservedEntry::Xenstore, self.shared.store, channels.store);
+        let console = grant(ReservedEntry::Console, self.report.console_gfn, console);
+        let store = grant(ReservedEntry::Xenstore, self.report.store_gfn, store);
         let grants: Vec<_> = console.into_iter().chain(store).collect();
         if let Some(grant) = grants.iter().find(|grant| u32::try_from(grant.gfn.0).is_err()) {
-            return Err(RestoreError::NoGrant { domid: self.domid, pfn: Pfn(grant.gfn.0) });
+            return Err(RestoreError::NoGrant { domid: self.domid, gfn: grant.gfn });
         }
         if grants.is_empty() {
             return Ok(());

@@ -5,7 +5,7 @@ use std::io;
 
 use xenmig_hypervisor::{Errno, HypervisorError};
 use xenmig_stream::{RecordKind, StreamError};
-use xenmig_types::{Domid, Pfn};
+use xenmig_types::{Domid, Gfn, Pfn};
 
 use crate::CallerError;
 
@@ -48,8 +48,8 @@ pub enum RestoreError {
         /// Why.
         why: &'static str,
     },
-    /// A pfn that no guest can have.
-    #[error("PAGE_DATA record at offset {offset}: pfn {pfn} is beyond what a guest can address")]
+    /// A pfn that no guest can have, or that is beyond the p2m of this one.
+    #[error("PAGE_DATA record at offset {offset}: pfn {pfn} is beyond what the guest can address")]
     PfnTooHigh {
         /// Where the record begins.
         offset: u64,
@@ -79,6 +79,16 @@ pub enum RestoreError {
         /// Pages of this batch that it needs.
         asked: u64,
     },
+    /// The hypervisor has a frame for the guest whose number the guest's page tables and structures have no room for.
+    #[error("frame {frame} of domain {domid}, {what}, is beyond what its guest can address")]
+    FrameTooHigh {
+        /// The domain.
+        domid: Domid,
+        /// The frame.
+        frame: Gfn,
+        /// What it is.
+        what: &'static str,
+    },
     /// A page could not be mapped.
     #[error("mapping pfn {pfn} of domain {domid} failed: {errno}")]
     Map {
@@ -101,13 +111,13 @@ pub enum RestoreError {
     },
     /// A page of xenstore's or of the console's that no grant can name.
     #[error(
-        "pfn {pfn} of domain {domid}, a page of xenstore or of the console, says the stream, is beyond what a grant can name"
+        "frame {gfn} of domain {domid}, a page of xenstore or of the console, says the stream, is beyond what a grant can name"
     )]
     NoGrant {
         /// The domain.
         domid: Domid,
-        /// The page.
-        pfn: Pfn,
+        /// The frame of the page.
+        gfn: Gfn,
     },
     /// Pages that were sent again are not as they were sent before.
     #[error("{pages} pages of domain {domid} are not as the sender has them, the first at pfn {first}")]

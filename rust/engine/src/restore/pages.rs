@@ -4,18 +4,15 @@
 
 use xenmig_hypervisor::{Access, Errno, ForeignPages, PageBuffer};
 use xenmig_stream::{PageData, PageWord, StreamError};
-use xenmig_types::{Gfn, PAGE_SHIFT, PAGE_SIZE, PageType, Pfn, UnknownPageType};
+use xenmig_types::{Gfn, PAGE_SIZE, PageType, Pfn, UnknownPageType};
 
-use super::{Restore, RestoreError};
-use crate::{MAX_BATCH_PAGES, guest::hvm};
-
-/// Physical addresses of x86 have at most 52 bits. What the host can really do is less, and it says so itself.
-const PFN_LIMIT: Pfn = Pfn(1 << (52 - PAGE_SHIFT));
+use super::{Guest, Restore, RestoreError};
+use crate::MAX_BATCH_PAGES;
 
 /// `EFAULT` of Linux.
 const EFAULT: Errno = Errno(14);
 
-const ZEROES: PageBuffer = [0; PAGE_SIZE];
+pub(super) const ZEROES: PageBuffer = [0; PAGE_SIZE];
 
 /// One word of a batch, opened.
 #[derive(Clone, Copy, Debug)]
@@ -24,17 +21,39 @@ pub(super) struct Page {
     pub(super) kind: PageType,
 }
 
-impl Restore<'_, '_> {
+/// Where the contents of a page come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Contents {
+    /// From the stream, as they are.
+    Plain,
+    /// From the stream, with pfns in them where frames belong.
+    Frames,
+    /// From nowhere: Xen does not scrub what it takes from one domain and gives to another while they live, so a new
+    /// page may hold anything.
+    Zeroes,
+}
+
+impl Contents {
+    fn of<G: Guest>(page: Page) -> Self {
+        match page.kind {
+            kind if !kind.has_data() => Self::Zeroes,
+            kind if G::holds_frames(kind) => Self::Frames,
+            _ => Self::Plain,
+        }
+    }
+}
+
+impl<G: Guest> Restore<'_, '_, G> {
     /// Deals with a whole record, in parts of the size that a sender's batches have.
     pub(super) fn page_data(&mut self, batch: &PageData) -> Result<(), RestoreError> {
-        check(&batch.words, self.reader.record_offset())?;
+        let offset = self.reader.record_offset();
+        check(&batch.words, self.guest.pfn_limit(offset)?, offset)?;
         for words in batch.words.chunks(MAX_BATCH_PAGES) {
             self.open(words)?;
-            self.vacate()?;
+            G::settle(self)?;
             if self.verification.is_some() {
                 self.compare()?;
             } else {
-                self.populate()?;
                 self.fill()?;
             }
             self.attend()?;
@@ -52,28 +71,57 @@ impl Restore<'_, '_> {
         Ok(())
     }
 
-    /// Fills the pages that have contents from the stream, and those that have none with zeroes: Xen does not scrub
-    /// what it takes from one domain and gives to another while they live, so a new page may hold anything.
+    /// Fills the pages of the batch.
     fn fill(&mut self) -> Result<(), RestoreError> {
         let pages: Vec<Page> = self.pages.iter().copied().filter(|page| page.kind.is_populated()).collect();
         let Some(mapped) = self.map(&pages, Access::Write)? else { return Ok(()) };
         let mut end = 0;
-        for run in pages.chunk_by(|a, b| a.kind.has_data() == b.kind.has_data()) {
+        for run in pages.chunk_by(|a, b| Contents::of::<G>(*a) == Contents::of::<G>(*b)) {
+            let Some(first) = run.first() else { continue };
             let range = end..end + run.len();
             end = range.end;
-            if run.iter().all(|page| page.kind.has_data()) {
-                let count = run.len() as u64;
-                self.reader.read_pages(count, |feed| feed.read_pages(&mapped, range))?;
-                self.report.pages_received += count;
-            } else {
-                for (index, page) in range.zip(run) {
-                    if !mapped.copy_in(index, &ZEROES) {
-                        return Err(self.unmapped(page.pfn));
+            match Contents::of::<G>(*first) {
+                Contents::Plain => {
+                    let count = run.len() as u64;
+                    self.reader.read_pages(count, |feed| feed.read_pages(&mapped, range))?;
+                    self.report.pages_received += count;
+                }
+                Contents::Frames => {
+                    for (index, page) in range.zip(run) {
+                        let contents = self.localised(*page)?;
+                        self.copy_in(&mapped, index, page.pfn, &contents)?;
+                    }
+                }
+                Contents::Zeroes => {
+                    for (index, page) in range.zip(run) {
+                        self.copy_in(&mapped, index, page.pfn, &ZEROES)?;
                     }
                 }
             }
         }
         Ok(())
+    }
+
+    /// Takes a page with frames from the stream, gives the domain what it refers to, and puts in the frames of here.
+    fn localised(&mut self, page: Page) -> Result<PageBuffer, RestoreError> {
+        let mut contents = ZEROES;
+        self.reader.copy_page(&mut contents)?;
+        self.report.pages_received += 1;
+        let missing = self.guest.missing(page, &contents, self.reader.record_offset())?;
+        self.give(&missing)?;
+        self.guest.localise(&mut contents);
+        Ok(contents)
+    }
+
+    /// Writes a page that is mapped.
+    pub(super) fn copy_in(
+        &self,
+        mapped: &ForeignPages,
+        index: usize,
+        pfn: Pfn,
+        contents: &PageBuffer,
+    ) -> Result<(), RestoreError> {
+        if mapped.copy_in(index, contents) { Ok(()) } else { Err(self.unmapped(pfn)) }
     }
 
     /// Maps pages, all of them; `None` if there are none.
@@ -85,7 +133,8 @@ impl Restore<'_, '_> {
         if pages.is_empty() {
             return Ok(None);
         }
-        let gfns: Vec<Gfn> = pages.iter().map(|page| hvm::gfn(page.pfn)).collect();
+        let frame = |page: &Page| self.guest.frame(page.pfn).ok_or(self.unmapped(page.pfn));
+        let gfns = pages.iter().map(frame).collect::<Result<Vec<Gfn>, _>>()?;
         let mapped = self.reader.source_mut().retry(|| self.host.map(self.domid, &gfns, access))?;
         for (index, page) in pages.iter().enumerate() {
             if let Some(errno) = mapped.error(index) {
@@ -101,9 +150,9 @@ impl Restore<'_, '_> {
     }
 }
 
-/// Checks the pfns of a batch: each one a guest can have, and none twice.
-fn check(words: &[PageWord], offset: u64) -> Result<(), RestoreError> {
-    if let Some(word) = words.iter().find(|word| word.pfn() >= PFN_LIMIT) {
+/// Checks the pfns of a batch: each one the guest can have, and none twice.
+fn check(words: &[PageWord], limit: Pfn, offset: u64) -> Result<(), RestoreError> {
+    if let Some(word) = words.iter().find(|word| word.pfn() >= limit) {
         return Err(RestoreError::PfnTooHigh { offset, pfn: word.pfn() });
     }
     // Senders walk upward, so there is rarely anything to sort.

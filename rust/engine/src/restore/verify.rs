@@ -8,7 +8,7 @@
 use xenmig_hypervisor::{Access, PageBuffer};
 use xenmig_types::{PAGE_SIZE, Pfn};
 
-use super::{Restore, RestoreError, pages::Page};
+use super::{Guest, Restore, RestoreError, pages::Page};
 
 /// What the comparison has shown so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,14 +19,14 @@ pub(super) struct Verification {
     pub(super) first: Option<Pfn>,
 }
 
-impl Restore<'_, '_> {
+impl<G: Guest> Restore<'_, '_, G> {
     /// Compares the pages of a batch with those of the domain.
     pub(super) fn compare(&mut self) -> Result<(), RestoreError> {
         let (there, missing): (Vec<Page>, Vec<Page>) = self
             .pages
             .iter()
             .filter(|page| page.kind.is_populated())
-            .partition(|page| self.populated.contains(page.pfn));
+            .partition(|page| self.guest.contains(page.pfn));
         for page in missing {
             self.differs(page.pfn);
         }
@@ -40,7 +40,7 @@ impl Restore<'_, '_> {
             };
             self.reader.copy_page(&mut sent)?;
             self.report.pages_received += 1;
-            if !self.populated.contains(page.pfn) {
+            if !self.guest.contains(page.pfn) {
                 continue;
             }
             if !mapped.as_ref().is_some_and(|mapped| mapped.copy_out(index, &mut here)) {

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! What differs between the kinds of guests when they are restored: which pfns there can be, by which frame the
+//! hypervisor knows a page, when a page is given and taken, whether contents are changed on their way, and the records
+//! that only one kind has.
+
+use xenmig_hypervisor::PageBuffer;
+use xenmig_stream::Record;
+use xenmig_types::{Gfn, PageType, Pfn};
+
+use super::{Restore, RestoreError, pages::Page};
+
+/// A kind of guest: what is known of one that is being restored, and what is done to it.
+pub(super) trait Guest: Sized {
+    /// Returns the first pfn at which this guest cannot have a page. `offset` is where the PAGE_DATA record begins.
+    fn pfn_limit(&self, offset: u64) -> Result<Pfn, RestoreError>;
+
+    /// Says whether the domain was given a page at a pfn.
+    fn contains(&self, pfn: Pfn) -> bool;
+
+    /// Returns the frame of a page that the domain was given.
+    fn frame(&self, pfn: Pfn) -> Option<Gfn>;
+
+    /// Takes note that the domain was given a page at a pfn, which is this frame. Returns `None` for a frame that the
+    /// guest cannot have.
+    fn insert(&mut self, pfn: Pfn, frame: Gfn) -> Option<()>;
+
+    /// Brings the domain's pages in line with the types of the batch: takes pages, and, unless pages are only compared,
+    /// gives those that are missing.
+    fn settle(restore: &mut Restore<'_, '_, Self>) -> Result<(), RestoreError>;
+
+    /// Says whether pages of this type hold frames, which are pfns in the stream.
+    fn holds_frames(_kind: PageType) -> bool {
+        false
+    }
+
+    /// Returns the pages that a page [with frames](Self::holds_frames) refers to and that the domain does not have.
+    fn missing(&self, _page: Page, _contents: &PageBuffer, _offset: u64) -> Result<Vec<Pfn>, RestoreError> {
+        Ok(Vec::new())
+    }
+
+    /// Replaces the pfns in such a page by the frames that they are here. Nothing may be missing.
+    fn localise(&self, _contents: &mut PageBuffer) {}
+
+    /// Applies a record that one kind of guest has, or keeps it until END.
+    fn apply(restore: &mut Restore<'_, '_, Self>, record: Record) -> Result<(), RestoreError>;
+
+    /// Applies what was kept, at END.
+    fn finish(restore: &mut Restore<'_, '_, Self>) -> Result<(), RestoreError>;
+}
