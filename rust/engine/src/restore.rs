@@ -23,6 +23,7 @@ mod hvm;
 mod pages;
 mod pfn_set;
 mod populate;
+mod pv;
 mod static_data;
 mod verify;
 
@@ -37,12 +38,13 @@ use xenmig_types::{DomainInfo, DomainState, Domid, Gfn, GuestKind};
 
 pub use caller::{MissingPolicies, RestoreCaller, RestoreProgress};
 pub use channels::{Channel, Channels};
-pub use error::{RestoreError, RestoreFailure};
+pub use error::{NamedPage, RestoreError, RestoreFailure};
 
 use feed::Feed;
 use guest::Guest;
 use hvm::Hvm;
 use pages::Page;
+use pv::Pv;
 use static_data::StaticData;
 use verify::Verification;
 
@@ -103,7 +105,7 @@ pub struct RestoreReport {
     pub elapsed: Duration,
 }
 
-/// Restores a domain of kind HVM or PVH from `source`, which is read up to the END record and no further. On success
+/// Restores a domain from `source`, which is read up to the END record and no further. On success
 /// the domain is complete, and as paused as before.
 ///
 /// # Errors
@@ -138,7 +140,9 @@ fn attempt(
         (GuestKind::Hvm, GuestKind::Hvm) => {
             Restore::new(host, domid, options, reader, Hvm::default(), began).run()
         }
-        (GuestKind::Pv, GuestKind::Pv) => refused("PV guests cannot be restored yet; use the stock helper"),
+        (GuestKind::Pv, GuestKind::Pv) => {
+            Restore::new(host, domid, options, reader, Pv::new(&info), began).run()
+        }
         (GuestKind::Hvm, GuestKind::Pv) => {
             refused("the stream is of a PV guest, and the domain is an HVM or PVH one")
         }

@@ -130,10 +130,12 @@ impl Raise for RestoreFailure {
             RestoreError::Stream(error) => invalid(py, &message, error.offset()),
             RestoreError::Unsupported { offset, .. }
             | RestoreError::PfnTooHigh { offset, .. }
-            | RestoreError::PfnTwice { offset, .. } => invalid(py, &message, offset),
-            RestoreError::Differs { .. } | RestoreError::NoGrant { .. } | RestoreError::Missing(_) => {
-                invalid(py, &message, bytes_read)
-            }
+            | RestoreError::PfnTwice { offset, .. }
+            | RestoreError::TableEntry { offset, .. } => invalid(py, &message, offset),
+            RestoreError::Differs { .. }
+            | RestoreError::Named { .. }
+            | RestoreError::NoGrant { .. }
+            | RestoreError::Missing(_) => invalid(py, &message, bytes_read),
         }
     }
 }

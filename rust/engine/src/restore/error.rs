@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! Why a restore failed. The variant is the step.
 
-use std::io;
+use std::{fmt, io};
 
 use xenmig_hypervisor::{Errno, HypervisorError};
 use xenmig_stream::{RecordKind, StreamError};
@@ -79,15 +79,39 @@ pub enum RestoreError {
         /// Pages of this batch that it needs.
         asked: u64,
     },
-    /// The hypervisor has a frame for the guest whose number the guest's page tables and structures have no room for.
-    #[error("frame {frame} of domain {domid}, {what}, is beyond what its guest can address")]
+    /// An entry of a page table that no guest can have.
+    #[error(
+        "PAGE_DATA record at offset {offset}: entry {index} of the L{level} page table at pfn {pfn}, to pfn {to}, {why}"
+    )]
+    TableEntry {
+        /// Where the record begins.
+        offset: u64,
+        /// The page table.
+        pfn: Pfn,
+        /// Its level, from 1.
+        level: u8,
+        /// The entry's number.
+        index: usize,
+        /// The page that it refers to.
+        to: Pfn,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// A page that a PV guest's state names is not there, or is not what it must be.
+    #[error("{what} is said to be pfn {pfn}, {why}")]
+    Named {
+        /// What the page is to the guest.
+        what: NamedPage,
+        /// The page.
+        pfn: Pfn,
+        /// Why it cannot be that.
+        why: &'static str,
+    },
+    /// The hypervisor has a frame for the guest whose number the guest's page tables or structures have no room for.
+    #[error("frame {frame} is beyond what the guest can address")]
     FrameTooHigh {
-        /// The domain.
-        domid: Domid,
         /// The frame.
         frame: Gfn,
-        /// What it is.
-        what: &'static str,
     },
     /// A page could not be mapped.
     #[error("mapping pfn {pfn} of domain {domid} failed: {errno}")]
@@ -132,6 +156,53 @@ pub enum RestoreError {
     /// The stream ended properly, but without a record that the guest cannot do without.
     #[error("the stream ended without a {0} record")]
     Missing(RecordKind),
+}
+
+/// What a page is to a PV guest's state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NamedPage {
+    /// The start info page.
+    StartInfo,
+    /// The page that the guest shares with xenstore.
+    Store,
+    /// The page that the guest shares with its console.
+    Console,
+    /// A page of a vCPU's GDT.
+    Gdt {
+        /// The vCPU's number.
+        vcpu: u32,
+        /// The page's number in the GDT.
+        index: u64,
+    },
+    /// A vCPU's page table of the top level.
+    Cr3 {
+        /// The vCPU's number.
+        vcpu: u32,
+    },
+    /// A vCPU's page table of the top level in user mode.
+    Cr1 {
+        /// The vCPU's number.
+        vcpu: u32,
+    },
+    /// A page of the p2m.
+    P2m {
+        /// Its number in the p2m.
+        index: usize,
+    },
+}
+
+impl fmt::Display for NamedPage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::StartInfo => write!(f, "the start info page"),
+            Self::Store => write!(f, "the page of xenstore"),
+            Self::Console => write!(f, "the page of the console"),
+            Self::Gdt { vcpu, index } => write!(f, "page {index} of vCPU {vcpu}'s GDT"),
+            Self::Cr3 { vcpu } => write!(f, "vCPU {vcpu}'s page table of the top level"),
+            Self::Cr1 { vcpu } => write!(f, "vCPU {vcpu}'s page table of the top level in user mode"),
+            Self::P2m { index } => write!(f, "page {index} of the p2m"),
+        }
+    }
 }
 
 /// A restore that failed. The domain was not started and is of no use any more; nothing of it is mapped.

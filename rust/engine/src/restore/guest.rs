@@ -38,8 +38,10 @@ pub(super) trait Guest: Sized {
         Ok(Vec::new())
     }
 
-    /// Replaces the pfns in such a page by the frames that they are here. Nothing may be missing.
-    fn localise(&self, _contents: &mut PageBuffer) {}
+    /// Replaces the pfns in such a page by the frames that they are here. Returns `None` if something is missing.
+    fn localise(&self, _contents: &mut PageBuffer) -> Option<()> {
+        Some(())
+    }
 
     /// Applies a record that one kind of guest has, or keeps it until END.
     fn apply(restore: &mut Restore<'_, '_, Self>, record: Record) -> Result<(), RestoreError>;

@@ -10,7 +10,7 @@ use super::{Guest, Restore, RestoreError};
 use crate::MAX_BATCH_PAGES;
 
 /// `EFAULT` of Linux.
-const EFAULT: Errno = Errno(14);
+pub(super) const EFAULT: Errno = Errno(14);
 
 pub(super) const ZEROES: PageBuffer = [0; PAGE_SIZE];
 
@@ -109,7 +109,7 @@ impl<G: Guest> Restore<'_, '_, G> {
         self.report.pages_received += 1;
         let missing = self.guest.missing(page, &contents, self.reader.record_offset())?;
         self.give(&missing)?;
-        self.guest.localise(&mut contents);
+        self.guest.localise(&mut contents).ok_or(self.unmapped(page.pfn))?;
         Ok(contents)
     }
 

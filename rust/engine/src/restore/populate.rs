@@ -84,9 +84,7 @@ impl<G: Guest> Restore<'_, '_, G> {
             return Err(RestoreError::Populate { domid: self.domid, pfn: *pfn, given, asked });
         }
         for (pfn, frame) in pfns.iter().zip(frames) {
-            let what = "which it was given";
-            let unfit = RestoreError::FrameTooHigh { domid: self.domid, frame, what };
-            self.guest.insert(*pfn, frame).ok_or(unfit)?;
+            self.guest.insert(*pfn, frame).ok_or(RestoreError::FrameTooHigh { frame })?;
         }
         self.report.pages_populated += pfns.len() as u64;
         Ok(())

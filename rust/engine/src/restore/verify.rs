@@ -48,11 +48,20 @@ impl<G: Guest> Restore<'_, '_, G> {
             }
             index += 1;
             self.report.pages_verified += 1;
-            if sent != here {
+            if !self.localise_sent(page, &mut sent)? || sent != here {
                 self.differs(page.pfn);
             }
         }
         Ok(())
+    }
+
+    /// Puts the frames of here into a page that holds frames. Returns `false` if it refers to a page that is missing.
+    fn localise_sent(&self, page: Page, sent: &mut PageBuffer) -> Result<bool, RestoreError> {
+        if !G::holds_frames(page.kind) {
+            return Ok(true);
+        }
+        let missing = self.guest.missing(page, sent, self.reader.record_offset())?;
+        Ok(missing.is_empty() && self.guest.localise(sent).is_some())
     }
 
     fn differs(&mut self, pfn: Pfn) {

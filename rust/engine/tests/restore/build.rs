@@ -11,7 +11,7 @@ use xenmig_engine::restore::{
     RestoreCaller, RestoreError, RestoreFailure, RestoreOptions, RestoreReport, restore,
 };
 use xenmig_hypervisor::{
-    PageBuffer, Source,
+    Hypervisor, PageBuffer, Source,
     sim::{DomainConfig, SimDomain, SimHost},
 };
 use xenmig_stream::{HvmParam, PageWord, encode};
@@ -52,6 +52,16 @@ impl Stream {
         encode::page_data(&mut self.0, &words).unwrap();
         for (_, _, fill) in pages.iter().filter(|(_, kind, _)| kind.has_data()) {
             self.0.extend([*fill; PAGE_SIZE]);
+        }
+        self
+    }
+
+    /// A PAGE_DATA record: pfns with their types and contents.
+    pub(crate) fn contents(mut self, pages: &[(u64, PageType, PageBuffer)]) -> Self {
+        let words: Vec<_> = pages.iter().map(|(pfn, kind, _)| PageWord::new(Pfn(*pfn), *kind)).collect();
+        encode::page_data(&mut self.0, &words).unwrap();
+        for (_, _, page) in pages.iter().filter(|(_, kind, _)| kind.has_data()) {
+            self.0.extend(page);
         }
         self
     }
@@ -119,6 +129,17 @@ impl RestoreCaller for Quiet {}
 /// Restores a stream out of a file.
 pub(crate) fn restore_with(
     host: &SimHost,
+    domain: &SimDomain,
+    bytes: &[u8],
+    options: &RestoreOptions,
+    caller: &mut dyn RestoreCaller,
+) -> Result<RestoreReport, RestoreFailure> {
+    restore_on(host, domain, bytes, options, caller)
+}
+
+/// Does the same on a host whose pages are those of this domain.
+pub(crate) fn restore_on(
+    host: &dyn Hypervisor,
     domain: &SimDomain,
     bytes: &[u8],
     options: &RestoreOptions,

@@ -17,5 +17,6 @@ mod domains;
 mod faults;
 mod hostile;
 mod memory;
+mod pv;
 mod state;
 mod verify;
