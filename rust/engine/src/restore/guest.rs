@@ -17,8 +17,8 @@ pub(super) trait Guest: Sized {
     /// Says whether the domain was given a page at a pfn.
     fn contains(&self, pfn: Pfn) -> bool;
 
-    /// Returns the frame of a page that the domain was given.
-    fn frame(&self, pfn: Pfn) -> Option<Gfn>;
+    /// Returns the frames of pages that the domain was given; the first one that it was not given is the error.
+    fn frames(&self, pages: &[Page]) -> Result<Vec<Gfn>, Pfn>;
 
     /// Takes note that the domain was given a page at a pfn, which is this frame. Returns `None` for a frame that the
     /// guest cannot have.

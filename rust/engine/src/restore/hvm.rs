@@ -8,7 +8,7 @@
 use xenmig_stream::{HvmParam, Record, RecordKind};
 use xenmig_types::{Gfn, PAGE_SHIFT, Pfn};
 
-use super::{Guest, Restore, RestoreError, channels::SharedPages, pfn_set::PfnSet};
+use super::{Guest, Restore, RestoreError, channels::SharedPages, pages::Page, pfn_set::PfnSet};
 use crate::guest::hvm;
 
 /// Physical addresses of x86 have at most 52 bits. What the host can really do is less, and it says so itself.
@@ -35,8 +35,8 @@ impl Guest for Hvm {
         self.populated.contains(pfn)
     }
 
-    fn frame(&self, pfn: Pfn) -> Option<Gfn> {
-        Some(hvm::gfn(pfn))
+    fn frames(&self, pages: &[Page]) -> Result<Vec<Gfn>, Pfn> {
+        Ok(pages.iter().map(|page| hvm::gfn(page.pfn)).collect())
     }
 
     fn insert(&mut self, pfn: Pfn, _frame: Gfn) -> Option<()> {

@@ -4,7 +4,7 @@
 
 use xenmig_hypervisor::{Access, Errno, ForeignPages, PageBuffer};
 use xenmig_stream::{PageData, PageWord, StreamError};
-use xenmig_types::{Gfn, PAGE_SIZE, PageType, Pfn, UnknownPageType};
+use xenmig_types::{PAGE_SIZE, PageType, Pfn, UnknownPageType};
 
 use super::{Guest, Restore, RestoreError};
 use crate::MAX_BATCH_PAGES;
@@ -133,8 +133,7 @@ impl<G: Guest> Restore<'_, '_, G> {
         if pages.is_empty() {
             return Ok(None);
         }
-        let frame = |page: &Page| self.guest.frame(page.pfn).ok_or(self.unmapped(page.pfn));
-        let gfns = pages.iter().map(frame).collect::<Result<Vec<Gfn>, _>>()?;
+        let gfns = self.guest.frames(pages).map_err(|pfn| self.unmapped(pfn))?;
         let mapped = self.reader.source_mut().retry(|| self.host.map(self.domid, &gfns, access))?;
         for (index, page) in pages.iter().enumerate() {
             if let Some(errno) = mapped.error(index) {

@@ -76,8 +76,9 @@ impl Guest for Pv {
         self.p2m.entry(pfn).is_some()
     }
 
-    fn frame(&self, pfn: Pfn) -> Option<Gfn> {
-        self.p2m.entry(pfn).map(|entry| entry.frame)
+    fn frames(&self, pages: &[Page]) -> Result<Vec<Gfn>, Pfn> {
+        let mut lookup = self.p2m.lookup();
+        pages.iter().map(|page| lookup.frame(page.pfn).ok_or(page.pfn)).collect()
     }
 
     fn insert(&mut self, pfn: Pfn, frame: Gfn) -> Option<()> {
@@ -95,14 +96,13 @@ impl Guest for Pv {
     fn settle(restore: &mut Restore<'_, '_, Self>) -> Result<(), RestoreError> {
         let fills = restore.verification.is_none();
         if fills {
+            let mut lookup = restore.guest.p2m.lookup();
             let wanted = restore.pages.iter().filter(|page| page.kind.is_populated());
             let missing: Vec<Pfn> =
-                wanted.map(|page| page.pfn).filter(|pfn| !restore.guest.contains(*pfn)).collect();
+                wanted.map(|page| page.pfn).filter(|pfn| lookup.frame(*pfn).is_none()).collect();
             restore.give(&missing)?;
         }
-        for Page { pfn, kind } in restore.pages.iter().copied() {
-            restore.guest.p2m.note(pfn, kind, fills && kind.is_populated());
-        }
+        restore.guest.p2m.note(&restore.pages, fills);
         Ok(())
     }
 

@@ -8,7 +8,7 @@
 use xenmig_hypervisor::{Access, HypervisorError};
 use xenmig_stream::RecordKind;
 use xenmig_types::{
-    Gfn, Pfn,
+    Gfn, PAGE_SIZE_U64, Pfn,
     pv::{GuestWidth, shared_info, start_info},
 };
 
@@ -68,12 +68,14 @@ impl Restore<'_, '_, Pv> {
         let store = self.named(NamedPage::Store, Pfn(field(start_info::STORE_MFN, width, &page)?))?.frame;
         let console =
             self.named(NamedPage::Console, Pfn(field(start_info::CONSOLE_MFN, width, &page)?))?.frame;
+        let frame = self.guest.shared_info_frame;
+        let shared_info = frame.0.checked_mul(PAGE_SIZE_U64).ok_or(RestoreError::FrameTooHigh { frame })?;
         let pages = self.guest.frames.highest().map_or(0, |highest| highest.0 + 1);
         for (field, value) in [
             (start_info::STORE_MFN, store.0),
             (start_info::CONSOLE_MFN, console.0),
             (start_info::NR_PAGES, pages),
-            (start_info::SHARED_INFO, self.guest.shared_info_frame.0 << 12),
+            (start_info::SHARED_INFO, shared_info),
             (start_info::FLAGS, 0),
         ] {
             put(field, width, &mut page, value)?;

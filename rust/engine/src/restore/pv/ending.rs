@@ -5,10 +5,7 @@ use xenmig_hypervisor::{Access, PinOp};
 use xenmig_types::{Gfn, PageType, Pfn};
 
 use super::{
-    super::{
-        Restore, RestoreError,
-        pages::{Page, ZEROES},
-    },
+    super::{Restore, RestoreError, pages::ZEROES},
     Pv,
 };
 use crate::MAX_BATCH_PAGES;
@@ -17,9 +14,7 @@ impl Restore<'_, '_, Pv> {
     /// Fills with zeroes what the domain was given because a page table refers to it, and what then never came: Xen does
     /// not scrub everything that it gives.
     pub(super) fn zero_unfilled(&mut self) -> Result<(), RestoreError> {
-        let unfilled = self.guest.p2m.entries().filter(|entry| !entry.filled);
-        let pages: Vec<Page> = unfilled.map(|entry| entry.page()).collect();
-        for batch in pages.chunks(MAX_BATCH_PAGES) {
+        for batch in self.guest.p2m.unfilled().chunks(MAX_BATCH_PAGES) {
             let Some(mapped) = self.map(batch, Access::Write)? else { continue };
             for (index, page) in batch.iter().enumerate() {
                 self.copy_in(&mapped, index, page.pfn, &ZEROES)?;

@@ -67,6 +67,12 @@ impl Piece {
         let is_in = |set: u64| set >> at & 1 == 1;
         is_in(self.given).then_some(Entry { pfn, frame, kind, filled: is_in(self.filled) })
     }
+
+    /// Iterates over the pages of a piece of this number.
+    fn entries(&self, number: u64) -> impl Iterator<Item = Entry> + '_ {
+        let first = number * PIECE_PAGES;
+        (first..first + PIECE_PAGES).filter_map(|pfn| self.entry(Pfn(pfn)))
+    }
 }
 
 /// The p2m.
@@ -92,13 +98,19 @@ impl P2m {
         }
     }
 
-    /// Takes note of a page's type, and whether it is filled with that. Of a pfn without a page nothing is noted.
-    pub(super) fn note(&mut self, pfn: Pfn, kind: PageType, filled: bool) {
-        let (number, at) = place(pfn);
-        let Some(piece) = self.pieces.get_mut(&number) else { return };
-        if let Some(to) = piece.kinds.get_mut(at) {
-            *to = kind;
-            piece.filled |= u64::from(filled) << at;
+    /// Takes note of the types of pages, and, if they are filled with that, that those which can be are. Of a pfn
+    /// without a page nothing is noted.
+    pub(super) fn note(&mut self, pages: &[Page], fills: bool) {
+        for neighbours in pages.chunk_by(|a, b| place(a.pfn).0 == place(b.pfn).0) {
+            let Some((number, _)) = neighbours.first().map(|page| place(page.pfn)) else { continue };
+            let Some(piece) = self.pieces.get_mut(&number) else { continue };
+            for Page { pfn, kind } in neighbours {
+                let (_, at) = place(*pfn);
+                if let Some(to) = piece.kinds.get_mut(at) {
+                    *to = *kind;
+                    piece.filled |= u64::from(fills && kind.is_populated()) << at;
+                }
+            }
         }
     }
 
@@ -115,10 +127,14 @@ impl P2m {
 
     /// Iterates over the pages, from the lowest pfn on.
     pub(super) fn entries(&self) -> impl Iterator<Item = Entry> + '_ {
-        self.pieces.iter().flat_map(|(number, piece)| {
-            let first = number * PIECE_PAGES;
-            (first..first + PIECE_PAGES).filter_map(|pfn| piece.entry(Pfn(pfn)))
-        })
+        self.pieces.iter().flat_map(|(number, piece)| piece.entries(*number))
+    }
+
+    /// Returns the pages that were never filled.
+    pub(super) fn unfilled(&self) -> Vec<Page> {
+        let some = self.pieces.iter().filter(|(_, piece)| piece.given & !piece.filled != 0);
+        let entries = some.flat_map(|(number, piece)| piece.entries(*number));
+        entries.filter(|entry| !entry.filled).map(Entry::page).collect()
     }
 
     /// Returns a look-up that is quick for a pfn that is near the last one.
@@ -176,16 +192,22 @@ mod tests {
                         model.remove(&pfn);
                     }
                     _ => {
-                        let (kind, filled) = (PageType::ALL[kind], frame % 2 == 0);
-                        p2m.note(pfn, kind, filled);
-                        if let Some(entry) = model.get_mut(&pfn) {
-                            entry.kind = kind;
-                            entry.filled |= filled;
+                        let (kind, fills) = (PageType::ALL[kind], frame % 2 == 0);
+                        // In one piece, in the next one, and again in the first.
+                        let pages = [pfn, Pfn(pfn.0 ^ 64), Pfn(pfn.0 ^ 1)].map(|pfn| Page { pfn, kind });
+                        p2m.note(&pages, fills);
+                        for page in pages {
+                            if let Some(entry) = model.get_mut(&page.pfn) {
+                                entry.kind = kind;
+                                entry.filled |= fills && kind.is_populated();
+                            }
                         }
                     }
                 }
             }
             prop_assert_eq!(p2m.entries().collect::<Vec<_>>(), model.values().copied().collect::<Vec<_>>());
+            let unfilled = model.values().filter(|entry| !entry.filled).map(|entry| entry.pfn);
+            prop_assert_eq!(p2m.unfilled().iter().map(|page| page.pfn).collect::<Vec<_>>(), unfilled.collect::<Vec<_>>());
             prop_assert!(p2m.pieces.values().all(|piece| piece.given != 0));
             let mut lookup = p2m.lookup();
             for pfn in (0..200).chain((1 << 32) - 200..1 << 32).map(Pfn) {

@@ -53,10 +53,23 @@ struct State {
     pinned: BTreeSet<u64>,
     vcpus: BTreeMap<(u32, &'static str), Vec<u8>>,
     calls: Vec<Call>,
+    counts: BTreeMap<&'static str, u32>,
+    /// How often a verb was asked for a frame that is not the domain's.
+    strays: u32,
     /// What is given instead of the next frames.
     odd_frames: Vec<u64>,
-    /// The verb that fails, so often, and with what.
-    refusal: Option<(&'static str, u32, i32)>,
+    /// The verb that fails.
+    refusal: Option<Refusal>,
+}
+
+/// A verb that fails.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Refusal {
+    pub(crate) verb: &'static str,
+    /// How often it succeeds before.
+    pub(crate) after: u32,
+    pub(crate) times: u32,
+    pub(crate) errno: i32,
 }
 
 /// The host.
@@ -89,12 +102,22 @@ impl PvHost {
         self.machine.domid()
     }
 
-    /// Makes a verb fail: so often, from now on.
-    pub(crate) fn refuse(&self, verb: &'static str, times: u32, errno: i32) {
-        self.state().refusal = Some((verb, times, errno));
+    /// Makes a verb fail.
+    pub(crate) fn refuse(&self, refusal: Refusal) {
+        self.state().refusal = Some(refusal);
     }
 
-    /// Has these frames given next, whatever they are.
+    /// Returns how often a verb was asked for a frame that is not the domain's.
+    pub(crate) fn strays(&self) -> u32 {
+        self.state().strays
+    }
+
+    /// Returns how often each verb was called.
+    pub(crate) fn counts(&self) -> BTreeMap<&'static str, u32> {
+        self.state().counts.clone()
+    }
+
+    /// Has this frame given next, whatever it is.
     pub(crate) fn give_odd_frame(&self, frame: u64) {
         self.state().odd_frames.push(frame);
     }
@@ -140,12 +163,16 @@ impl PvHost {
     /// Lets a verb fail if a test wants it to.
     fn enter(&self, verb: &'static str) -> Result<MutexGuard<'_, State>> {
         let mut state = self.state();
-        if let Some((refused, times, errno)) = &mut state.refusal
-            && *refused == verb
-            && *times > 0
+        *state.counts.entry(verb).or_default() += 1;
+        if let Some(refusal) = &mut state.refusal
+            && refusal.verb == verb
         {
-            *times -= 1;
-            return Err(HypervisorError::call(verb, self.domid(), *errno));
+            if refusal.after > 0 {
+                refusal.after -= 1;
+            } else if refusal.times > 0 {
+                refusal.times -= 1;
+                return Err(HypervisorError::call(verb, self.domid(), refusal.errno));
+            }
         }
         Ok(state)
     }
@@ -226,6 +253,7 @@ impl PvVerbs for PvHost {
     fn pin_tables(&self, _domid: Domid, pins: &[PinOp]) -> Result<()> {
         let mut state = self.enter("pin_tables")?;
         for pin in pins {
+            state.strays += u32::from(!state.m2p.contains_key(&pin.frame.0));
             let valid = self.use_table(&mut state, pin.frame.0, pin.kind.number() & 7);
             let valid = state.pinned.insert(pin.frame.0) && valid;
             self.require(valid, "pin_tables", EINVAL)?;
@@ -277,7 +305,10 @@ impl Hypervisor for PvHost {
     fn map(&self, domid: Domid, gfns: &[Gfn], access: Access) -> Result<ForeignPages> {
         // A gfn that the simulated domain does not have, for a page that may not be mapped.
         const NOWHERE: Gfn = Gfn(1 << 51);
-        let state = self.enter("map")?;
+        let mut state = self.enter("map")?;
+        let strays =
+            gfns.iter().filter(|gfn| gfn.0 != SHARED_INFO_FRAME && !state.m2p.contains_key(&gfn.0)).count();
+        state.strays += strays as u32;
         let allowed = |gfn: &Gfn| match access {
             _ if gfn.0 == SHARED_INFO_FRAME => *gfn,
             _ if !state.m2p.contains_key(&gfn.0) => NOWHERE,
@@ -350,7 +381,9 @@ impl Hypervisor for PvHost {
     fn depopulate(&self, domid: Domid, gfns: &[Gfn]) -> Result<()> {
         let mut state = self.enter("depopulate")?;
         for gfn in gfns {
-            self.require(state.m2p.remove(&gfn.0).is_some(), "depopulate", EINVAL)?;
+            let owned = state.m2p.remove(&gfn.0).is_some();
+            state.strays += u32::from(!owned);
+            self.require(owned, "depopulate", EINVAL)?;
         }
         state.calls.push(Call::Depopulate(gfns.iter().map(|gfn| gfn.0).collect()));
         self.sim.depopulate(domid, gfns)
