@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-3.0-or-later
-# Builds the testbed's image from Debian packages: Xen, dom0's kernel and initramfs, and a root file system with the
-# Xen tools and a guest in it. Prints the folder that it is in.
+# Builds the testbed's image from Debian packages: Xen (build-xen.sh), dom0's kernel and initramfs, and a root file system
+# with the Xen tools and a guest in it. Prints the folder that it is in.
 #
 #   build.sh [--fresh]      --fresh: build anew with the packages of today, though nothing changed here
 #
@@ -15,7 +15,7 @@ cache=${XENMIG_TESTBED_CACHE:-$here/../../../target/testbed}
 suite=bookworm
 # busybox: dom0's init. gdb-minimal, strace, procps, iproute2: for those who look for what went wrong.
 packages=(
-    linux-image-amd64 linux-image-cloud-amd64 xen-hypervisor-4.17-amd64
+    linux-image-amd64 linux-image-cloud-amd64
     xen-utils-4.17 xen-utils-common xenstore-utils qemu-system-xen
     busybox-static dash bash coreutils grep sed gawk tar procps util-linux kmod iproute2
     libc-bin python3 strace gdb-minimal
@@ -41,6 +41,11 @@ mke2fs e2fsprogs
 cpio cpio
 modprobe kmod
 gcc gcc
+make make
+flex flex
+bison bison
+bc bc
+dpkg-source dpkg-dev
 python3 python3
 flock util-linux
 TOOLS
@@ -81,7 +86,7 @@ apt_sources() {
     for file in /etc/apt/sources.list /etc/apt/sources.list.d/*.list; do [ -r "$file" ] && list+=("$file"); done
     for file in /etc/apt/sources.list.d/*.sources; do [ -r "$file" ] && deb822+=("$file"); done
     if [ ${#list[@]} -gt 0 ]; then
-        grep -hE "^deb .* $suite(-security|-updates)? (.* )?main( |\$)" "${list[@]}" >"$to.list" || true
+        grep -hE "^deb(-src)? .* $suite(-security|-updates)? (.* )?main( |\$)" "${list[@]}" >"$to.list" || true
         [ -s "$to.list" ] && echo "$to.list"
     fi
     if [ ${#deb822[@]} -gt 0 ]; then
@@ -201,7 +206,7 @@ main() {
     flock 9 # one build at a time; the second finds what the first has made
 
     local key
-    key=$(cd "$here" && cat build.sh unpack_kernel.py dom0/* guest/* | sha256sum | cut -c 1-16)
+    key=$(cd "$here" && cat build.sh build-xen.sh unpack_kernel.py dom0/* guest/* | sha256sum | cut -c 1-16)
     if [ -z "$fresh" ] && [ -e "$cache/image-$key/root.img" ]; then
         echo "$cache/image-$key"
         return
@@ -217,13 +222,15 @@ main() {
 
     echo "testbed: fetching and unpacking packages" >&2
     unpack_packages
+    mkdir "$work/xen"
+    # mmdebstrap has left the sources that it used.
+    xen=$("$here/build-xen.sh" "$work/packages/etc/apt" "$cache" "$work/xen" $fresh) || exit 1
     guest_kernel=$(cd "$work/packages/boot" && ls -d vmlinuz-*-cloud-amd64)
     guest_kernel=${guest_kernel#vmlinuz-}
     dom0_kernel=${guest_kernel/-cloud/}
     echo "testbed: making the images (kernel $dom0_kernel)" >&2
     depmod -b "$work/packages" "$dom0_kernel"
-    # Multiboot wants the ELF image itself.
-    gunzip -c "$work/packages/boot/xen-4.17-amd64.gz" >"$work/image/xen"
+    cp "$xen" "$work/image/xen"
     python3 "$here/unpack_kernel.py" "$work/packages/boot/vmlinuz-$dom0_kernel" "$work/image/dom0-vmlinux"
     build_initrd
     build_root
