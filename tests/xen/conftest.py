@@ -123,14 +123,18 @@ class Guests:
 
     def get(self, kind: GuestKind) -> Guest:
         """Returns a guest that runs and is well. The others wait, and cost no processor."""
-        for other in self._guests.values():
-            if other.kind != kind:
-                other.pause()
+        self.wait(but=kind)
         guest = self._guests.get(kind)
         if guest is None:
             guest = self._guests[kind] = Guest(f"xenmig-{kind}", kind, self._images)
         guest.ready()
         return guest
+
+    def wait(self, but: GuestKind | None = None) -> None:
+        """Stops their processors, all but those of one kind."""
+        for guest in self._guests.values():
+            if guest.kind != but:
+                guest.pause()
 
     def destroy(self) -> None:
         """Ends them all."""
@@ -147,7 +151,7 @@ def guests(dom0: Images) -> Iterator[Guests]:
 
 
 # Of the session, so that all tests of one kind come one after the other.
-@pytest.fixture(scope="session", params=["pvh", "hvm"])
+@pytest.fixture(scope="session", params=["pvh", "hvm", "pv"])
 def guest_kind(request: pytest.FixtureRequest) -> GuestKind:
     """Each kind of guest that xenmig saves."""
     kind: GuestKind = request.param

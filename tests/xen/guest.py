@@ -56,6 +56,8 @@ class Guest:
         images: What it boots.
         dirty_mb: How much memory has known content, in MiB.
         dirty_rate: Pages that are rewritten per second.
+        vcpus: Its vCPUs. The workload takes turns on all of them: if one does not run, no more reports come.
+        offline_vcpus: vCPUs that it could have beside these, and that it does not start.
     """
 
     name: str
@@ -63,6 +65,8 @@ class Guest:
     images: Images
     dirty_mb: int = 32
     dirty_rate: int = 5000
+    vcpus: int = 1
+    offline_vcpus: int = 0
     _console: Console = field(init=False, repr=False)
     _last: Report | None = field(default=None, init=False, repr=False)
 
@@ -71,14 +75,16 @@ class Guest:
 
     def write_config(self) -> Path:
         """Writes the domain's configuration for ``xl create``, and returns where."""
-        parameters = f"dirty_mb={self.dirty_mb} dirty_rate={self.dirty_rate} report_ms={REPORT_MS}"
+        load = f"dirty_mb={self.dirty_mb} dirty_rate={self.dirty_rate}"
+        parameters = f"{load} cpus={self.vcpus} report_ms={REPORT_MS}"
         settings = {
             "name": self.name,
             "type": self.kind,
             "kernel": str(self.images.kernel),
             "ramdisk": str(self.images.ramdisk),
             "memory": _MEMORY_MB[self.kind],
-            "vcpus": 1,
+            "vcpus": self.vcpus,
+            "maxvcpus": self.vcpus + self.offline_vcpus,
             "on_crash": "preserve",
             "on_reboot": "destroy",
             "extra": f"console=hvc0 quiet loglevel=4 mitigations=off {parameters}",

@@ -2,8 +2,9 @@
 """Whether a domain is in log-dirty mode: asked of Xen itself, by its debug key ``q``, and of nobody else.
 
 Xen's answer goes to its own log, where ``xl dmesg`` finds it: for each domain a paragraph, with a line like
-``paging assistance: hap refcounts log_dirty translate external`` (``paging_dump_domain_info()``). It changes
-nothing, unlike an attempt to enable log-dirty mode that is to be refused.
+``paging assistance: hap refcounts log_dirty translate external`` (``paging_dump_domain_info()``). A PV guest
+has no such line, unless it is in log-dirty mode: ``paging assistance: shadow log_dirty``. It changes nothing,
+unlike an attempt to enable log-dirty mode that is to be refused.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ __all__ = ["is_on", "paging_modes"]
 _PARAGRAPH = re.compile(
     r"General information for domain (\d+):(.*?)(?=General information for domain|\Z)", re.DOTALL
 )
+_END = "VCPU information and callbacks"
+"""What follows in the paragraph, and has lines of the same words, but of a vCPU."""
 _MODES = re.compile(r"paging assistance: ([a-z_ ]+)")
 
 
@@ -25,10 +28,10 @@ def is_on(domid: int) -> bool:
 
 
 def paging_modes(domid: int) -> set[str]:
-    """Returns the domain's paging modes in Xen's words.
+    """Returns the domain's paging modes in Xen's words; none of a PV guest that pages itself.
 
     Raises:
-        LookupError: Xen says nothing of the domain, or not how it is paged: it is a PV guest, or gone.
+        LookupError: Xen says nothing of the domain, or not all of it: it is gone, for one.
     """
     subprocess.run(["xl", "debug-keys", "q"], check=True, timeout=60)
     # The log may hold earlier answers, and have lost the beginning of this one: the last word counts.
@@ -36,7 +39,8 @@ def paging_modes(domid: int) -> set[str]:
         errors="replace"
     )
     answers = [text for number, text in _PARAGRAPH.findall(log) if int(number) == domid]
-    modes = _MODES.search(answers[-1]) if answers else None
-    if modes is None:
+    answer, end, _ = (answers[-1] if answers else "").partition(_END)
+    if not end:
         raise LookupError(f"Xen's debug key q does not say how domain {domid} is paged")
-    return set(modes[1].split())
+    modes = _MODES.search(answer)
+    return set(modes[1].split()) if modes else set()

@@ -77,7 +77,7 @@ def figures(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
 def helpers(toolstack: Toolstack, tmp_path: Path) -> dict[str, MeasuredHelper]:
     """Both helpers, measured."""
     return {
-        "stock": MeasuredHelper(stock.find(None, xenmig.Xen().version), tmp_path),
+        "stock": MeasuredHelper(stock.find(None), tmp_path),
         "xenmig": MeasuredHelper(toolstack.helper, tmp_path),
     }
 

@@ -112,6 +112,15 @@ def test_a_policy_that_is_not_there(pvh_guest: Guest, toolstack: Toolstack) -> N
     assert_goes_on(pvh_guest, domid)
 
 
+def test_what_is_dirty_again_may_be_skipped(pvh_guest: Guest, toolstack: Toolstack) -> None:
+    config = toolstack.directory / "xenmig.toml"
+    config.write_text('policy = "stop-after:rounds=4"\nskip_redirtied = true\n')
+    config.chmod(0o600)
+    result = toolstack.migrate(pvh_guest.name, environment={"XENMIG_CONFIG": str(config)}).saved()
+    pvh_guest.check_goes_on()
+    assert result["pages_skipped"] > 0
+
+
 def test_the_downtime_policy(pvh_guest: Guest, toolstack: Toolstack) -> None:
     result = toolstack.migrate(pvh_guest.name, policy="downtime:ms=2000 | stop-after:rounds=20").saved()
     pvh_guest.check_goes_on()

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from tests.xen.stream_pair import compare
 
-import xenmig
 from xenmig.helper import stock
 from xenmig.stream import GuestType, load_memory
 
@@ -46,7 +45,7 @@ def save_with_both(
     program.write_text(f"#!{sys.executable}\n{Path(__file__).with_name('save_twice.py').read_text()}")
     program.chmod(0o700)
     streams = directory / "stock", directory / "xenmig"
-    helpers = stock.find(None, xenmig.Xen().version), toolstack.helper
+    helpers = stock.find(None), toolstack.helper
     saves = [
         {"helper": str(helper), "stream": str(stream)}
         for helper, stream in zip(helpers, streams, strict=True)

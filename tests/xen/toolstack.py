@@ -188,6 +188,12 @@ class Toolstack:
         """Migrates a guest to this same host, live."""
         return self.xl("migrate", "-s", "", name, receive, **options)
 
+    def receiver(self, helper: HelperName) -> str:
+        """Returns what takes a migration to this same host with one of the helpers, whichever saves."""
+        # -s '' runs it by a shell that has xl's environment: this sets it apart.
+        setting = f"LIBXL_SAVE_HELPER={self.helper}" if helper == "xenmig" else "-u LIBXL_SAVE_HELPER"
+        return f"env {setting} {RECEIVE}"
+
     def policy_file(self, source: Path) -> Path:
         """Returns a copy of a file with policies that nobody else can write: root's helper demands that."""
         copy = self.directory / source.name

@@ -9,11 +9,12 @@
  *   dirty_rate=640    pages rewritten per second; 0 is an idle guest, which still compares
  *   hot_pages=0       so many pages are hot ...
  *   hot_percent=90    ... and get this share of the rewrites; without hot pages all are equal
+ *   cpus=1            the work goes round so many CPUs, one report on each: one that hangs, hangs it
  *   report_ms=1000    time between two reports
  *
  * Lines, all of them with the prefix "workload":
  *
- *   workload start pages=8192 rate=640 hot_pages=0 hot_percent=90 report_ms=1000
+ *   workload start pages=8192 rate=640 hot_pages=0 hot_percent=90 cpus=1 report_ms=1000
  *   workload report n=3 writes=1920 bad=0 up_ms=4012 clock_ms=1795510923456
  *   workload bad page=17 word=5 generation=2 have=0123456789abcdef want=0123456789abcdf0
  *   workload failed: no memory for 8192 pages
@@ -24,7 +25,9 @@
  *
  * As /sbin/poweroff and /sbin/reboot, which the kernel runs for `xl shutdown` and `xl reboot`, it does just that.
  */
+#define _GNU_SOURCE /* sched_setaffinity */
 #include <inttypes.h>
+#include <sched.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -41,7 +44,7 @@ enum { PAGE_BYTES = 4096, PAGE_WORDS = PAGE_BYTES / 8, STEP_MS = 10, MOST_BAD_LI
 typedef uint64_t page_t[PAGE_WORDS];
 
 static struct {
-    uint64_t pages, rate, hot_pages, hot_percent, report_ms;
+    uint64_t pages, rate, hot_pages, hot_percent, cpus, report_ms;
 } parameters;
 
 static page_t *memory;       /* what is migrated and compared */
@@ -151,6 +154,18 @@ static uint64_t count_bad_pages(void)
     return bad;
 }
 
+static void move_to_cpu(uint64_t cpu)
+{
+    cpu_set_t set;
+
+    CPU_ZERO(&set);
+    CPU_SET(cpu, &set);
+    if (sched_setaffinity(0, sizeof set, &set) < 0) {
+        say("failed: there is no CPU %" PRIu64, cpu);
+        leave(RB_POWER_OFF);
+    }
+}
+
 static void *anonymous(uint64_t bytes)
 {
     void *start = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
@@ -183,6 +198,7 @@ static void work(void)
             say("report n=%" PRIu64 " writes=%" PRIu64 " bad=%" PRIu64 " up_ms=%" PRIu64 " clock_ms=%" PRIu64,
                 reports++, writes, bad, now_ms(CLOCK_BOOTTIME), now_ms(CLOCK_REALTIME));
             report_due_ms = now + parameters.report_ms;
+            move_to_cpu(reports % parameters.cpus);
         }
         nanosleep(&(struct timespec){.tv_nsec = STEP_MS * 1000000L}, NULL);
     }
@@ -201,16 +217,20 @@ int main(int count, char **arguments)
     parameters.rate = parameter("dirty_rate", 640);
     parameters.hot_pages = parameter("hot_pages", 0);
     parameters.hot_percent = parameter("hot_percent", 90);
+    parameters.cpus = parameter("cpus", 1);
     parameters.report_ms = parameter("report_ms", 1000);
-    if (parameters.pages == 0 || parameters.hot_pages > parameters.pages || parameters.hot_percent > 100) {
-        say("failed: dirty_mb must be positive, hot_pages at most its pages, hot_percent at most 100");
+    if (parameters.pages == 0 || parameters.hot_pages > parameters.pages || parameters.hot_percent > 100 ||
+        parameters.cpus == 0) {
+        say("failed: dirty_mb and cpus must be positive, hot_pages at most its pages, hot_percent at most 100");
         leave(RB_POWER_OFF);
     }
     generation = anonymous(parameters.pages * sizeof *generation);
     memory = anonymous(parameters.pages * PAGE_BYTES);
     for (uint64_t page = 0; page < parameters.pages; page++)
         fill(page);
-    say("start pages=%" PRIu64 " rate=%" PRIu64 " hot_pages=%" PRIu64 " hot_percent=%" PRIu64 " report_ms=%" PRIu64,
-        parameters.pages, parameters.rate, parameters.hot_pages, parameters.hot_percent, parameters.report_ms);
+    say("start pages=%" PRIu64 " rate=%" PRIu64 " hot_pages=%" PRIu64 " hot_percent=%" PRIu64 " cpus=%" PRIu64
+        " report_ms=%" PRIu64,
+        parameters.pages, parameters.rate, parameters.hot_pages, parameters.hot_percent, parameters.cpus,
+        parameters.report_ms);
     work();
 }
