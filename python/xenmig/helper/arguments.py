@@ -7,7 +7,7 @@
     --restore-domain io_fd send_back_fd domid store_evtchn store_domid console_evtchn console_domid
                      cbflags stream_type
 
-Only plain streams are done here. Anything else, also what a later Xen may add, is the stock helper's.
+Only plain streams are done here. All else, Remus, COLO and what a later Xen may add, is the stock helper's.
 """
 
 from __future__ import annotations

@@ -3,18 +3,15 @@
 
 ::
 
-    arguments ──> a plain stream? ──> configuration ──> Xen opens? ──> no PV guest? ─┬─> policy ──> save
-                       │ no                              │ no            │ no         └─> restore     │
-                       └─────────────────────────────────┴───────────────┴──> libxl's own          complete
-                                                                              helper
+    arguments ──> a plain stream? ─┬─> configuration ──> Xen ──┬─> policy ──> save ──┬──> complete
+                                   │ no                        └─> restore ──────────┘
+                                   └──> libxl's own helper
 
-For a restore it is the new domain that tells whether the guest is PV: libxl has made it as one, or not,
-before it starts this. The stream would tell, too, but what was read of a pipe cannot be given to another
-program.
+Whatever is a plain stream is done here, of every kind of guest, or it fails.
 
-A policy that was asked for is used, or nothing is done: if xenmig cannot do the save, one named by
-``XENMIG_POLICY`` makes it fail. One named by the file is the host's default for what xenmig can do: of PV
-guests and of checkpointed streams libxl's own helper takes care, with a warning.
+A policy that was asked for is used, or nothing is done: of a checkpointed stream, one named by
+``XENMIG_POLICY`` makes the save fail. One named by the file is the host's default for what xenmig does: there
+libxl's own helper takes care of it, with a warning.
 """
 
 from __future__ import annotations
@@ -26,7 +23,7 @@ import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from xenmig._native import RestoreResult, SaveResult, __version__
-from xenmig.errors import TransportError, XenmigError, XenUnavailable
+from xenmig.errors import TransportError, XenmigError
 from xenmig.helper import arguments as libxl_arguments
 from xenmig.helper import configuration as operator
 from xenmig.helper import orphan, stock
@@ -79,40 +76,21 @@ class Start:
         try:
             request = libxl_arguments.parse(self._arguments)
         except NotOurs as why:
-            if self._arguments[:1] == [libxl_arguments.RESTORE]:
-                self._read_what_makes_sense()
-                self._become(None)
-            self._read_configuration()
             self._hand_over(str(why))
         if isinstance(request, RestoreRequest):
             return self._prepare_restore(request)
         self._entry |= {"domid": request.domid, "live": request.live, "verify": request.verify}
         configuration = self._read_configuration()
-        try:
-            host = Xen()
-        except XenUnavailable as error:
-            if configuration.policy is not None:
-                raise
-            self._hand_over(str(error), warn=True)
-        if host.domain_info(request.domid)["kind"] == "pv":
-            self._hand_over("PV guests are not saved by xenmig yet", version=host.version)
-        # From here on no other program gets the stream: not libxl's own helper, and none of a policy's.
+        host = Xen()
         _keep(request.io_fd, request.recv_fd)
         return Save(request, host, self._policy(), configuration.consult, configuration.skip_redirtied)
 
     def _prepare_restore(self, request: RestoreRequest) -> Restore:
         self._restoring = request.domid
         self._read_what_makes_sense()
-        try:
-            host = Xen()
-        except XenUnavailable as error:
-            self._libxl.log(Level.WARN, f"{error}; libxl's own helper does it")
-            self._become(None)
-        domain = host.domain_info(request.domid)
-        if domain["kind"] == "pv":
-            self._become(host.version)
+        host = Xen()
         _keep(request.io_fd, request.back_fd)
-        return Restore(request, host, domain["max_pages"])
+        return Restore(request, host, host.domain_info(request.domid)["max_pages"])
 
     def _read_configuration(self) -> Configuration:
         # Should the rest make no sense, the run log is to say so, and restores go on.
@@ -159,21 +137,22 @@ class Start:
         except operator.ConfigurationError as error:
             self._libxl.log(Level.WARN, f"{error}; this restore does without it")
 
-    def _hand_over(self, why: str, *, warn: bool = False, version: tuple[int, int] | None = None) -> NoReturn:
-        """Goes on as libxl's own helper, unless a policy was asked for."""
-        named_by = self._configuration.policy_from
-        if named_by == "environment":
-            raise ValueError(f"XENMIG_POLICY is set, but {why}: unset it to have libxl's own helper do it")
-        text = f"{why}; libxl's own helper does it"
-        if named_by == "file":
-            text += f", without the policy {self._configuration.policy}"
-        if warn or named_by == "file":
-            self._libxl.log(Level.WARN, text)
-        self._write_run_log({"outcome": "handed_over", "reason": why})
-        self._become(version)
-
-    def _become(self, version: tuple[int, int] | None) -> NoReturn:
-        helper = stock.find(self._configuration.stock_helper, version)
+    def _hand_over(self, why: str) -> NoReturn:
+        """Goes on as libxl's own helper, unless a policy was asked for, which no restore has."""
+        if self._arguments[:1] == [libxl_arguments.RESTORE]:
+            self._read_what_makes_sense()
+        else:
+            self._read_configuration()
+            named_by = self._configuration.policy_from
+            if named_by == "environment":
+                raise ValueError(
+                    f"XENMIG_POLICY is set, but {why}: unset it to have libxl's own helper do it"
+                )
+            if named_by == "file":
+                without = f"without the policy {self._configuration.policy}"
+                self._libxl.log(Level.WARN, f"{why}; libxl's own helper does it, {without}")
+            self._write_run_log({"outcome": "handed_over", "reason": why})
+        helper = stock.find(self._configuration.stock_helper)
         self._signals.give_back()
         self._channel.give_back()
         stock.become(helper, self._arguments)

@@ -37,12 +37,11 @@ class StockHelperError(OSError):
     """There is no stock helper, or it cannot be started; the message says what to do."""
 
 
-def find(named: Path | None, version: tuple[int, int] | None = None) -> Path:
-    """Returns where the stock helper is.
+def find(named: Path | None) -> Path:
+    """Returns where the stock helper is. Debian has one for each Xen; it is that of the running one.
 
     Args:
         named: The one that the operator names, if any.
-        version: The running Xen's version, if it is known: Debian has a helper for each.
 
     Raises:
         StockHelperError: There is none, or more than one, or it is this program.
@@ -51,7 +50,7 @@ def find(named: Path | None, version: tuple[int, int] | None = None) -> Path:
         if not os.access(named, os.X_OK) or named.is_dir():
             raise StockHelperError(f"the stock helper {named} is no program: correct XENMIG_STOCK_HELPER")
         return _not_this_one(named)
-    version = version or _running_version()
+    version = _running_version()
     if version is None:
         ours = list(_LIBRARY_DIRECTORY.glob(f"xen-*/bin/{_NAME}"))
     else:

@@ -10,8 +10,8 @@ It is started by libxl, not by hand:
 
     LIBXL_SAVE_HELPER=$(command -v xenmig-save-helper) xl migrate GUEST HOST
 
-HVM and PVH guests are saved and restored by xenmig; PV guests, Remus and COLO are left to libxl's own
-helper. Without a policy the stream is the one that libxl's own helper would write.
+PV, HVM and PVH guests are saved and restored by xenmig; Remus and COLO are left to libxl's own helper.
+Without a policy the stream is the one that libxl's own helper would write.
 
 Environment:
     XENMIG_POLICY        who decides when the precopy ends: libxc, downtime:ms=300, stop-after:rounds=30,
