@@ -164,6 +164,12 @@ def guest(guests: Guests, guest_kind: GuestKind) -> Guest:
     return guests.get(guest_kind)
 
 
+@pytest.fixture(params=["pvh", "pv"])
+def guest_alone(guests: Guests, request: pytest.FixtureRequest) -> Guest:
+    """A running guest of each kind that has no device model."""
+    return guests.get(request.param)
+
+
 @pytest.fixture
 def pvh_guest(guests: Guests) -> Guest:
     """A running PVH guest, with a busy workload."""

@@ -191,25 +191,25 @@ def test_ctrl_c(pvh_migration: Migration) -> None:
 
 
 def test_ctrl_c_of_a_save_leaves_no_guest_suspended(
-    pvh_guest: Guest, toolstack: Toolstack, tmp_path: Path
+    guest_alone: Guest, toolstack: Toolstack, tmp_path: Path
 ) -> None:
-    pvh_guest.check_goes_on(reports=1)
-    run = toolstack.start("save", pvh_guest.name, tmp_path / "image")
+    guest_alone.check_goes_on(reports=1)
+    run = toolstack.start("save", guest_alone.name, tmp_path / "image")
     helper_pid = run.helper_pid("save")
-    run.until(lambda: pvh_guest.state == "suspended", "a suspended guest", 60)
+    run.until(lambda: guest_alone.state == "suspended", "a suspended guest", 60)
     # xl dies of the signal, and our helper hears of it when nobody is left who would resume the guest.
     os.kill(helper_pid, signal.SIGSTOP)
     run.interrupt()
     assert run.process.wait(60) == -signal.SIGINT
-    assert pvh_guest.state == "suspended"
+    assert guest_alone.state == "suspended"
     os.kill(helper_pid, signal.SIGCONT)
     until_s = time.monotonic() + END_S
     while _runs(helper_pid):
         assert time.monotonic() < until_s, "the helper does not end"
         time.sleep(0.05)
     assert "it was resumed" in run.wait().output
-    assert pvh_guest.state == "running"
-    pvh_guest.check_goes_on()
+    assert guest_alone.state == "running"
+    guest_alone.check_goes_on()
 
 
 def test_a_killed_xl_does_not_leave_a_helper_behind(pvh_migration: Migration) -> None:

@@ -26,29 +26,29 @@ def request_of(domid: int) -> str:
     return subprocess.run(["xenstore-read", node], check=True, capture_output=True, text=True).stdout.strip()
 
 
-def test_a_guest_goes_on_after_each_suspension(pvh_guest: Guest) -> None:
-    host, domid = xenmig.Xen(), pvh_guest.domid
+def test_a_guest_goes_on_after_each_suspension(guest_alone: Guest) -> None:
+    host, domid = xenmig.Xen(), guest_alone.domid
     for _ in range(3):
         host.suspend(domid)
-        assert pvh_guest.state == "suspended"
+        assert guest_alone.state == "suspended"
         host.suspend(domid)
         host.resume(domid)
-        assert pvh_guest.state == "running"
-        pvh_guest.check_goes_on()
+        assert guest_alone.state == "running"
+        guest_alone.check_goes_on()
     assert request_of(domid) == ""
 
 
-def test_a_save_suspends_the_guest_itself(pvh_guest: Guest, tmp_path: Path) -> None:
-    host, domid = xenmig.Xen(), pvh_guest.domid
+def test_a_save_suspends_the_guest_itself(guest_alone: Guest, tmp_path: Path) -> None:
+    host, domid = xenmig.Xen(), guest_alone.domid
     with (tmp_path / "stream").open("wb") as file:
         result = xenmig.save(domid, file, host=host)
-    assert result.guest_state == pvh_guest.state == "suspended"
+    assert result.guest_state == guest_alone.state == "suspended"
     host.resume(domid)
-    pvh_guest.check_goes_on()
+    guest_alone.check_goes_on()
 
 
-def test_a_save_that_fails_after_the_suspension_lets_the_guest_go_on(pvh_guest: Guest) -> None:
-    host, domid = xenmig.Xen(), pvh_guest.domid
+def test_a_save_that_fails_after_the_suspension_lets_the_guest_go_on(guest_alone: Guest) -> None:
+    host, domid = xenmig.Xen(), guest_alone.domid
     reading, writing = os.pipe()
 
     def read_until_suspended() -> None:
@@ -68,7 +68,7 @@ def test_a_save_that_fails_after_the_suspension_lets_the_guest_go_on(pvh_guest: 
     assert failed.value.guest_state == "resumed"
     assert not failed.value.warnings
     assert not logdirty.is_on(domid)
-    pvh_guest.check_goes_on()
+    guest_alone.check_goes_on()
 
 
 def test_a_paused_guest_is_not_waited_for(pvh_guest: Guest) -> None:
