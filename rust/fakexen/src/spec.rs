@@ -253,6 +253,7 @@ impl Spec {
             },
             vram_tracking: self.vram_tracking,
             xen_mapped_pages: self.xen_mapped_pages,
+            pv: None,
             populated: self.populated,
         })
     }

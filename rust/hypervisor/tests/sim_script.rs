@@ -16,10 +16,10 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 use support::{bitmap, domain, errno, hole, page, pages, set_bits};
 use xenmig_hypervisor::{
-    Access, CleanPass, Extent, Hypervisor, Result,
-    sim::{Action, DomainConfig, Fault, Script, SimDomain, SimHost, Verb, When, Workload},
+    Access, CleanPass, Extent, Hypervisor, PvVerbs, Result,
+    sim::{Action, DomainConfig, Fault, PvConfig, Script, SimDomain, SimHost, Verb, When, Workload},
 };
-use xenmig_types::{CpuPolicy, Domid, Gfn, PageType, Pfn, TscInfo};
+use xenmig_types::{CpuPolicy, Domid, Gfn, PageType, Pfn, TscInfo, VcpuPart};
 
 fn scripted(script: Script) -> DomainConfig {
     DomainConfig { workload: Workload::Scripted(script), xen_mapped_pages: 0, ..pages(64) }
@@ -154,6 +154,14 @@ fn call(host: &SimHost, domain: &SimDomain, verb: Verb) -> Result<()> {
         Verb::Populate => host.populate(id, &mut [Gfn(60)], Extent::Page).map(drop),
         Verb::Depopulate => host.depopulate(id, &[Gfn(60)]),
         Verb::SeedGrants => host.seed_grants(id, &[]),
+        Verb::GuestWidth => host.guest_width(id).map(drop),
+        Verb::SetGuestWidth => host.set_guest_width(id, 8),
+        Verb::VcpuOnline => host.vcpu_online(id, 0).map(drop),
+        Verb::VcpuState => host.vcpu_state(id, 0, VcpuPart::Msrs).map(drop),
+        Verb::SetVcpuState => host.set_vcpu_state(id, 0, VcpuPart::Msrs, &[]),
+        Verb::MapM2p => host.map_m2p(id).map(drop),
+        Verb::CompatM2pFrame => host.compat_m2p_frame(id).map(drop),
+        Verb::PinTables => host.pin_tables(id, &[]),
         Verb::Suspend | Verb::Resume => {
             let step = if verb == Verb::Suspend { domain.suspend() } else { domain.resume() };
             step.map_err(|error| match error {
@@ -167,7 +175,10 @@ fn call(host: &SimHost, domain: &SimDomain, verb: Verb) -> Result<()> {
 #[test]
 fn an_injected_errno_comes_at_the_nth_call_of_its_verb_and_only_there() {
     for verb in Verb::ALL {
-        let (host, domain) = domain(DomainConfig { holes: hole(60..61), ..pages(64) });
+        // The verbs of PV guests fail on all others.
+        let pv = (Verb::GuestWidth..=Verb::PinTables).contains(&verb).then(PvConfig::default);
+        let populated = pv.is_none();
+        let (host, domain) = domain(DomainConfig { holes: hole(60..61), pv, populated, ..pages(64) });
         let prepare = |call_number: u64| match verb {
             // So that each call finds the domain in a state in which it works.
             Verb::EnableLogdirty => host.disable_logdirty(domain.domid()).unwrap(),

@@ -172,12 +172,14 @@ impl Model {
                 Action::Write(pfn) => (pfn.0, true),
                 Action::BalloonOut(pfn) => (pfn.0, false),
                 Action::BalloonIn(pfn) => (pfn.0, true),
+                other => panic!("{other:?} is a PV guest's"),
             };
             let pages = self.populated.iter().filter(|populated| **populated).count();
             let populated = &mut self.populated[pfn as usize];
             let possible = match action {
                 Action::Write(_) | Action::BalloonOut(_) => *populated,
                 Action::BalloonIn(_) => !*populated && pages < self.max_pages,
+                _ => false,
             };
             if self.running && possible {
                 *populated = there;

@@ -87,7 +87,7 @@ impl Bits {
     }
 
     /// Returns the first bit from `from` on, and before `end`, that is `value`.
-    fn find(&self, from: u64, end: u64, value: bool) -> Option<u64> {
+    pub(super) fn find(&self, from: u64, end: u64, value: bool) -> Option<u64> {
         let mut first = from;
         for word in self.words().get(index(from / WORD_BITS)..index(end.div_ceil(WORD_BITS)))? {
             let word = word.load(Ordering::Acquire);

@@ -162,15 +162,24 @@ impl BlobState {
             update(bytes);
         };
         blob(&self.context(writes));
+        for (index, value) in self.params.iter().filter(|(index, _)| !NOT_THE_GUESTS.contains(index)) {
+            blob(&index.to_le_bytes());
+            blob(&value.to_le_bytes());
+        }
+        self.digest_common(writes, update);
+    }
+
+    /// The same for a PV guest, which has no HVM context and no HVM parameters.
+    pub(super) fn digest_common(&self, writes: u64, mut update: impl FnMut(&[u8])) {
+        let mut blob = |bytes: &[u8]| {
+            update(&(bytes.len() as u64).to_le_bytes());
+            update(bytes);
+        };
         blob(&self.policy.cpuid);
         blob(&self.policy.msrs);
         let tsc = self.tsc(writes);
         for number in [u64::from(tsc.mode), u64::from(tsc.khz), tsc.elapsed_ns] {
             blob(&number.to_le_bytes());
-        }
-        for (index, value) in self.params.iter().filter(|(index, _)| !NOT_THE_GUESTS.contains(index)) {
-            blob(&index.to_le_bytes());
-            blob(&value.to_le_bytes());
         }
     }
 }

@@ -5,7 +5,7 @@ use std::{fs, ops::Range};
 
 use xenmig_types::{Domid, PAGE_SIZE_U64, TscInfo};
 
-use super::{error::SimError, memory::Memory, workload::Workload};
+use super::{error::SimError, memory::Memory, pv::PvConfig, workload::Workload};
 
 /// The most memory that a simulated domain can have, in bytes: 64 GiB.
 pub const MAX_MEMORY_BYTES: u64 = 64 << 30;
@@ -48,6 +48,8 @@ pub struct DomainConfig {
     /// so many. They are written without being logged, while the vCPUs run and at the suspension, so only a CLEAN
     /// with FINAL reports them.
     pub xen_mapped_pages: u64,
+    /// Makes the domain a PV guest; `None` makes it HVM or PVH, which the host does not tell apart.
+    pub pv: Option<PvConfig>,
     /// `false` makes an empty, paused domain to be restored into, whose blobs are zero too. It may have as many pages
     /// as the same configuration gives to a populated one without holes.
     pub populated: bool,
@@ -82,6 +84,7 @@ impl Default for DomainConfig {
             blobs: Blobs::default(),
             vram_tracking: false,
             xen_mapped_pages: 2,
+            pv: None,
             populated: true,
         }
     }
@@ -149,6 +152,9 @@ impl DomainConfig {
         }
         let ram_pages = bytes / PAGE_SIZE_U64;
         self.workload.validate(ram_pages)?;
+        if let Some(pv) = &self.pv {
+            pv.validate(self, self.highest_pfn.unwrap_or(0).max(ram_pages - 1))?;
+        }
         Ok(Layout { ram_pages, special_pages: self.special_pages, highest_pfn: self.highest_pfn })
     }
 }
@@ -232,7 +238,7 @@ mod tests {
         let layout = config.validate().unwrap();
         assert_eq!(layout.ram_pfn(LOW_RAM_END - 1), LOW_RAM_END - 1);
         assert_eq!(layout.ram_pfn(LOW_RAM_END), FOUR_GIB);
-        let memory = Memory::new(layout.capacity()).unwrap();
+        let memory = Memory::new(layout.capacity(), 0).unwrap();
         layout.populate(&memory, &[]);
         assert_eq!(memory.total_pages(), (5 << 18) + 8);
         assert_eq!(memory.total_pages(), layout.max_pages());
@@ -244,7 +250,7 @@ mod tests {
     fn a_small_pvh_guest_has_a_p2m_of_almost_4_gib() {
         let config = DomainConfig { memory_bytes: 128 << 20, special_pages: true, ..DomainConfig::default() };
         let layout = config.validate().unwrap();
-        let memory = Memory::new(layout.capacity()).unwrap();
+        let memory = Memory::new(layout.capacity(), 0).unwrap();
         layout.populate(&memory, &[]);
         assert_eq!(memory.p2m_pages(), 1_044_480);
         assert_eq!(memory.total_pages(), 32768 + 8);

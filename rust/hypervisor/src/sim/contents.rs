@@ -6,7 +6,7 @@ use std::io::{ErrorKind, Read};
 use fastrand::Rng;
 use xenmig_types::{Gfn, PAGE_SIZE, PAGE_SIZE_U64, Pfn};
 
-use super::{config::MAX_MEMORY_BYTES, domain::SimDomain, error::SimError, gate::lock};
+use super::{config::MAX_MEMORY_BYTES, domain::SimDomain, error::SimError, gate::lock, memory::Memory};
 use crate::{Access, PageBuffer, Process};
 
 /// Pages that are filled at a time.
@@ -65,7 +65,8 @@ impl SimDomain {
         if self.give_pages(pfn, 1) { Ok(()) } else { Err(SimError::NoRoom { domid: self.domid, pfn }) }
     }
 
-    /// Fills all pages but the special ones with bytes that look random and depend on `seed` and the pfn alone.
+    /// Fills all pages but the special ones, and those that a PV guest's kernel needs, with bytes that look random and
+    /// depend on `seed` and the pfn alone.
     /// In a child after fork it does nothing: the memory is the parent's.
     pub fn fill(&self, seed: u64) {
         if self.process != Process::current() {
@@ -76,7 +77,10 @@ impl SimDomain {
         for run in memory.runs(CHUNK_PAGES as u64) {
             let _life = lock(&self.life);
             let pages = memory.map_own(run.clone(), Access::Write);
-            for (at, pfn) in run.enumerate().filter(|(_, pfn)| !self.guest.layout.is_special(*pfn)) {
+            for (at, pfn) in run
+                .enumerate()
+                .filter(|(_, pfn)| !self.guest.layout.is_special(*pfn) && self.guest.is_data(Pfn(*pfn)))
+            {
                 let mut rng = Rng::with_seed(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ pfn);
                 rng.fill(&mut page);
                 if pages.copy_in(at, &page) {
@@ -86,7 +90,7 @@ impl SimDomain {
         }
     }
 
-    /// Fills RAM with the bytes of an image, from pfn 0 upward; holes are skipped, the rest of the last page is
+    /// Fills RAM with the bytes of an image, from pfn 0 upward; holes and what is no data are skipped, the rest of the last page is
     /// zeroed, pages behind it stay as they are. Returns the length of the image in bytes.
     ///
     /// # Errors
@@ -99,7 +103,7 @@ impl SimDomain {
         let memory = &self.guest.memory;
         let mut free = (0..layout.ram_pages)
             .map(|page| Gfn(layout.ram_pfn(page)))
-            .filter(|gfn| memory.populated().get(gfn.0))
+            .filter(|gfn| self.guest.is_data(Pfn(gfn.0)))
             .peekable();
         let mut chunk = vec![0; CHUNK_PAGES * PAGE_SIZE];
         let mut image_bytes = 0;
@@ -136,6 +140,15 @@ impl SimDomain {
             Ok(image_bytes)
         }
     }
+}
+
+/// Copies a page of a domain's memory for its owner; zeros if there is none.
+pub(super) fn copy(memory: &Memory, page: Pfn) -> PageBuffer {
+    let mut contents = [0; PAGE_SIZE];
+    for (word, bytes) in (0..).zip(contents.as_chunks_mut::<8>().0) {
+        *bytes = memory.load(page, word).to_le_bytes();
+    }
+    contents
 }
 
 /// Reads until the buffer is full or the image ends; zeroes the rest of the buffer.

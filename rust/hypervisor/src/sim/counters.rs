@@ -49,6 +49,22 @@ pub enum Verb {
     Depopulate,
     /// `seed_grants`.
     SeedGrants,
+    /// `guest_width`. This and the next seven are verbs of [`PvVerbs`](crate::PvVerbs).
+    GuestWidth,
+    /// `set_guest_width`.
+    SetGuestWidth,
+    /// `vcpu_online`.
+    VcpuOnline,
+    /// `vcpu_state`.
+    VcpuState,
+    /// `set_vcpu_state`.
+    SetVcpuState,
+    /// `map_m2p`.
+    MapM2p,
+    /// `compat_m2p_frame`.
+    CompatM2pFrame,
+    /// `pin_tables`.
+    PinTables,
     /// [`SimDomain::suspend`](super::SimDomain::suspend).
     Suspend,
     /// [`SimDomain::resume`](super::SimDomain::resume).
@@ -57,7 +73,7 @@ pub enum Verb {
 
 impl Verb {
     /// Every verb.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 31] = [
         Self::Version,
         Self::DomainInfo,
         Self::NrGpfns,
@@ -79,6 +95,14 @@ impl Verb {
         Self::Populate,
         Self::Depopulate,
         Self::SeedGrants,
+        Self::GuestWidth,
+        Self::SetGuestWidth,
+        Self::VcpuOnline,
+        Self::VcpuState,
+        Self::SetVcpuState,
+        Self::MapM2p,
+        Self::CompatM2pFrame,
+        Self::PinTables,
         Self::Suspend,
         Self::Resume,
     ];
@@ -108,6 +132,14 @@ impl Verb {
             Self::Populate => "populate_physmap",
             Self::Depopulate => "decrease_reservation",
             Self::SeedGrants => "seeding the grant table",
+            Self::GuestWidth => "get_address_size",
+            Self::SetGuestWidth => "set_address_size",
+            Self::VcpuOnline => "getvcpuinfo",
+            Self::VcpuState => "getvcpucontext",
+            Self::SetVcpuState => "setvcpucontext",
+            Self::MapM2p => "machphys_mfn_list",
+            Self::CompatM2pFrame => "machphys_compat_mfn_list",
+            Self::PinTables => "mmuext_op pin",
             Self::Suspend => "suspend",
             Self::Resume => "resume",
         }

@@ -14,13 +14,15 @@ use xenmig_types::{DomainState, Domid, PAGE_SIZE_U64, Pfn};
 
 use super::{
     blobs::BlobState,
-    config::{DomainConfig, available_bytes},
+    config::{DomainConfig, Layout, available_bytes},
     counters::{Calls, Counters, Verb},
     error::SimError,
     gate::lock,
     guest::Guest,
     inject::{Fault, Faults},
     life::Life,
+    machine::Machine,
+    pv::{CannotBoot, Pv, PvConfig},
     script::{Action, Script, When},
     vcpu::Vcpus,
     workload::{Plan, Workload},
@@ -63,11 +65,16 @@ pub(super) struct Totals {
 }
 
 impl SimDomain {
-    /// Makes the domain and starts its vCPUs.
-    pub(super) fn new(domid: Domid, config: &DomainConfig) -> std::result::Result<Self, SimError> {
+    /// Makes the domain and starts its vCPUs. `machine` is asked for if it is a PV guest.
+    pub(super) fn new(
+        domid: Domid,
+        config: &DomainConfig,
+        machine: impl FnOnce() -> std::result::Result<Arc<Machine>, SimError>,
+    ) -> std::result::Result<Self, SimError> {
         let layout = config.validate()?;
         let vcpus = usize::try_from(config.vcpus).unwrap_or(usize::MAX);
-        let guest = Guest::new(layout, vcpus, config.vram_tracking)
+        let pv = config.pv.as_ref().map(|pv| new_pv(domid, config, pv, layout, &machine()?)).transpose()?;
+        let guest = Guest::new(layout, pv, vcpus, config.vram_tracking)
             .map_err(SimError::system("reserving address space for the domain"))?;
         if config.populated {
             layout.populate(&guest.memory, &config.holes);
@@ -78,6 +85,15 @@ impl SimDomain {
             && let Some(available_bytes) = available_bytes().filter(|available| *available < needed_bytes)
         {
             return Err(SimError::MemoryTooLarge { needed_bytes, available_bytes });
+        }
+        if let Some((guest, pv)) = guest.pv().zip(config.pv.as_ref()).filter(|_| config.populated) {
+            guest.boot(config, pv).map_err(|error| match error {
+                CannotBoot::NoFrames => SimError::NoFrames { domid, frames: guest.machine_frames() },
+                CannotBoot::TooSmall => SimError::invalid(format!(
+                    "{} pages are too few for the page tables, p2m and GDTs of this PV guest",
+                    layout.ram_pages
+                )),
+            })?;
         }
         let blobs = if config.populated {
             BlobState::of_guest(&config.blobs, config.seed)
@@ -138,7 +154,7 @@ impl SimDomain {
     /// in which no fault is injected.
     #[must_use]
     pub fn p2m_pages(&self) -> u64 {
-        self.guest.memory.p2m_pages()
+        self.guest.pv().map_or_else(|| self.guest.memory.p2m_pages(), |guest| guest.nr_gpfns())
     }
 
     /// Says whether the domain has a page at this pfn.
@@ -237,22 +253,37 @@ impl SimDomain {
         for action in script.actions(when) {
             let life = lock(&self.life);
             if life.state() == DomainState::Running {
-                self.act(*action);
+                let _possible = self.act(*action);
             }
         }
     }
 
-    fn act(&self, action: Action) {
+    /// Does what the guest is to do. What cannot be done is not done, as the script's documentation says. The caller
+    /// holds the control lock.
+    fn act(&self, action: Action) -> bool {
         match action {
             Action::Write(pfn) => self.guest.write_once(pfn),
-            // What cannot be done is not done, as the script's documentation says.
-            Action::BalloonOut(pfn) => drop(self.take_page(pfn)),
-            Action::BalloonIn(pfn) => drop(self.give_pages(pfn, 1)),
+            Action::BalloonOut(pfn) => matches!(self.take_page(pfn), Ok(true)),
+            Action::BalloonIn(pfn) => self.give_pages(pfn, 1),
+            action => self.guest.pv().is_some_and(|guest| guest.act(action)),
         }
     }
 
-    /// Takes a page away and says whether there was one. The caller holds the control lock.
+    /// Lets the guest do something now, as a script does. Says whether it could: it runs, and the action is possible.
+    pub fn perform(&self, action: Action) -> bool {
+        if self.process.check("perform").is_err() {
+            return false;
+        }
+        let life = lock(&self.life);
+        life.state() == DomainState::Running && self.act(action)
+    }
+
+    /// Takes a page away and says whether there was one. A PV guest gives back data alone. The caller holds the control
+    /// lock.
     pub(super) fn take_page(&self, pfn: Pfn) -> io::Result<bool> {
+        if let Some(guest) = self.guest.pv() {
+            return Ok(guest.act(Action::BalloonOut(pfn)));
+        }
         let stopped = self.guest.gate.stop();
         let taken = self.guest.memory.take(pfn);
         if matches!(taken, Ok(true)) {
@@ -264,6 +295,9 @@ impl SimDomain {
 
     /// Gives the domain pages and says whether that was possible. The caller holds the control lock.
     pub(super) fn give_pages(&self, first: Pfn, count: u64) -> bool {
+        if let Some(guest) = self.guest.pv() {
+            return count == 1 && guest.act(Action::BalloonIn(first));
+        }
         let memory = &self.guest.memory;
         let possible = memory.is_free(first, count)
             && memory.total_pages().saturating_add(count) <= self.guest.layout.max_pages();
@@ -286,6 +320,21 @@ impl SimDomain {
             None => {}
         }
     }
+}
+
+/// Makes what a PV domain has beside memory.
+fn new_pv(
+    domid: Domid,
+    config: &DomainConfig,
+    pv: &PvConfig,
+    layout: Layout,
+    machine: &Arc<Machine>,
+) -> std::result::Result<Pv, SimError> {
+    // Two domains of one configuration, each the first on its host, must not have the same frames.
+    machine.stir(config.seed << 1 | u64::from(config.populated));
+    Pv::new(machine, pv, layout.capacity(), config.vcpus)
+        .map_err(SimError::system("reserving address space for the domain"))?
+        .ok_or(SimError::NoFrames { domid, frames: machine.frames() })
 }
 
 impl Drop for SimDomain {

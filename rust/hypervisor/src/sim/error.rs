@@ -42,6 +42,24 @@ pub enum SimError {
         /// What the machine has available, in bytes.
         available_bytes: u64,
     },
+    /// The simulated machine has no frames left for a PV guest.
+    #[error(
+        "the simulated machine has no frames left for domain {domid}: open the host with more than its {frames}"
+    )]
+    NoFrames {
+        /// The domain.
+        domid: Domid,
+        /// How many frames the machine has.
+        frames: u64,
+    },
+    /// A PV guest does not find its way in its own memory.
+    #[error("domain {domid} is not sound: {reason}")]
+    Unsound {
+        /// The domain.
+        domid: Domid,
+        /// What is wrong.
+        reason: String,
+    },
     /// The image does not fit.
     #[error(
         "the image is larger than the domain's RAM of {} MiB: give the domain at least {} MiB (holes not counted)",
@@ -101,10 +119,12 @@ impl SimError {
         Some(Errno(match self {
             Self::NoSuchDomain { .. } => libc::ESRCH,
             Self::DomidInUse { .. } => libc::EEXIST,
-            Self::NoFreeDomid | Self::NoRoom { .. } | Self::MemoryTooLarge { .. } => libc::ENOMEM,
+            Self::NoFreeDomid | Self::NoRoom { .. } | Self::NoFrames { .. } | Self::MemoryTooLarge { .. } => {
+                libc::ENOMEM
+            }
             Self::InvalidConfig { .. } | Self::WrongState { .. } => libc::EINVAL,
             Self::ImageTooLarge { .. } => libc::EFBIG,
-            Self::NoPage { .. } => libc::EFAULT,
+            Self::NoPage { .. } | Self::Unsound { .. } => libc::EFAULT,
             Self::System { errno, .. } => return Some(*errno),
             Self::Hypervisor(error) => return error.errno(),
         }))

@@ -17,6 +17,7 @@ use super::{
     gate::Gate,
     logdirty::LogDirty,
     memory::{Memory, PAGE_WORDS},
+    pv::Pv,
     workload::WriteStream,
 };
 
@@ -30,6 +31,8 @@ pub(super) struct Guest {
     pub(super) logdirty: LogDirty,
     pub(super) gate: Gate,
     pub(super) layout: Layout,
+    /// What a PV guest has beside.
+    pub(super) pv: Option<Pv>,
     /// Pages that Xen keeps mapped, known once the domain has run.
     xen_mapped: OnceLock<Vec<Pfn>>,
     /// The next value to be written. No value is written twice.
@@ -39,13 +42,14 @@ pub(super) struct Guest {
 
 impl Guest {
     /// Makes the shared part of a domain without pages.
-    pub(super) fn new(layout: Layout, vcpus: usize, logdirty_on: bool) -> io::Result<Self> {
+    pub(super) fn new(layout: Layout, pv: Option<Pv>, vcpus: usize, logdirty_on: bool) -> io::Result<Self> {
         let capacity = layout.capacity();
         Ok(Self {
-            memory: Arc::new(Memory::new(capacity)?),
+            memory: Arc::new(Memory::new(capacity, pv.is_some().into())?),
             logdirty: LogDirty::new(capacity, logdirty_on)?,
             gate: Gate::new(vcpus),
             layout,
+            pv,
             xen_mapped: OnceLock::new(),
             next_value: AtomicU64::new(1),
             writes: AtomicU64::new(0),
@@ -57,8 +61,15 @@ impl Guest {
         self.writes.load(Ordering::Acquire)
     }
 
-    /// Chooses the pages that Xen keeps mapped, when the domain runs for the first time: the last ones of RAM.
+    /// Returns the pfn below which pages are logged.
+    pub(super) fn logged_pages(&self) -> u64 {
+        if self.pv.is_some() { self.layout.capacity() } else { self.memory.p2m_pages() }
+    }
+
+    /// Chooses the pages that Xen keeps mapped, when the domain runs for the first time: the last ones of RAM. A PV guest
+    /// has none, as FINAL reports only other guests' pages.
     pub(super) fn register_xen_mapped(&self, count: u64) {
+        let count = if self.pv.is_some() { 0 } else { count };
         self.xen_mapped.get_or_init(|| {
             let pages = (0..self.layout.ram_pages).rev().map(|page| Pfn(self.layout.ram_pfn(page)));
             let existing = pages.filter(|pfn| self.memory.populated().get(pfn.0));
@@ -82,12 +93,14 @@ impl Guest {
         }
     }
 
-    /// Writes one page as the guest does, if it exists. The caller holds the domain's control lock.
-    pub(super) fn write_once(&self, pfn: Pfn) {
+    /// Writes one page as the guest does, and says whether it exists. The caller holds the domain's control lock.
+    pub(super) fn write_once(&self, pfn: Pfn) -> bool {
         let number = self.next_value.fetch_add(1, Ordering::Relaxed);
-        if self.write(pfn, number % PAGE_WORDS, value(number)) {
+        let written = self.write(pfn, number % PAGE_WORDS, value(number));
+        if written {
             self.writes.fetch_add(1, Ordering::AcqRel);
         }
+        written
     }
 
     /// Writes `count` random pages of a stream, as a vCPU that is inside the gate.
@@ -108,9 +121,14 @@ impl Guest {
         self.writes.fetch_add(written, Ordering::AcqRel);
     }
 
-    /// Stores a word and marks the page, in this order. Returns `false` if there is no page.
+    /// Says whether the workload may write a page: it exists, and a PV guest's kernel does not need it.
+    pub(super) fn is_data(&self, pfn: Pfn) -> bool {
+        self.memory.populated().get(pfn.0) && self.pv.as_ref().is_none_or(|pv| pv.is_data(pfn))
+    }
+
+    /// Stores a word and marks the page, in this order. Returns `false` if there is no page of data.
     fn write(&self, pfn: Pfn, word: u64, value: u64) -> bool {
-        if !self.memory.populated().get(pfn.0) {
+        if !self.is_data(pfn) {
             return false;
         }
         self.memory.store(pfn, word, value);

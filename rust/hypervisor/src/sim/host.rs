@@ -3,12 +3,17 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, OnceLock, PoisonError, RwLock},
 };
 
 use xenmig_types::Domid;
 
-use super::{config::DomainConfig, domain::SimDomain, error::SimError};
+use super::{
+    config::DomainConfig,
+    domain::SimDomain,
+    error::SimError,
+    machine::{DEFAULT_FRAMES, Machine},
+};
 use crate::Process;
 
 /// A host whose domains live in this process. Nothing of it follows a fork: every verb is refused in a child.
@@ -16,6 +21,9 @@ use crate::Process;
 pub struct SimHost {
     pub(super) process: Process,
     domains: Arc<RwLock<BTreeMap<Domid, Arc<SimDomain>>>>,
+    machine_frames: u64,
+    /// Made when the first PV guest is: nobody else has frames.
+    machine: Arc<OnceLock<Arc<Machine>>>,
 }
 
 impl Default for SimHost {
@@ -28,7 +36,19 @@ impl SimHost {
     /// Opens an empty host.
     #[must_use]
     pub fn new() -> Self {
-        Self { process: Process::current(), domains: Arc::default() }
+        Self::with_machine(DEFAULT_FRAMES)
+    }
+
+    /// Opens an empty host whose machine has so many frames for PV guests: 4096 to 2^28, the nearest of which is taken.
+    /// Xen itself has about 1 % of them; 4 KiB times so many is what all PV guests together may have.
+    #[must_use]
+    pub fn with_machine(frames: u64) -> Self {
+        Self {
+            process: Process::current(),
+            domains: Arc::default(),
+            machine_frames: frames,
+            machine: Arc::default(),
+        }
     }
 
     /// Makes a domain and lets it run; an empty one, to be restored into, stays paused.
@@ -36,7 +56,7 @@ impl SimHost {
     /// # Errors
     ///
     /// [`SimError::InvalidConfig`], [`SimError::DomidInUse`], [`SimError::NoFreeDomid`],
-    /// [`SimError::MemoryTooLarge`], or [`SimError::System`].
+    /// [`SimError::MemoryTooLarge`], [`SimError::NoFrames`], or [`SimError::System`].
     pub fn create(&self, config: DomainConfig) -> Result<Arc<SimDomain>, SimError> {
         self.process.check("createdomain")?;
         let mut domains = self.domains.write().unwrap_or_else(PoisonError::into_inner);
@@ -48,7 +68,7 @@ impl SimHost {
                 .find(|domid| !domains.contains_key(domid))
                 .ok_or(SimError::NoFreeDomid)?,
         };
-        let domain = Arc::new(SimDomain::new(domid, &config)?);
+        let domain = Arc::new(SimDomain::new(domid, &config, || self.machine())?);
         domains.insert(domid, Arc::clone(&domain));
         Ok(domain)
     }
@@ -81,6 +101,16 @@ impl SimHost {
     #[must_use]
     pub fn domids(&self) -> Vec<Domid> {
         self.domains.read().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
+    }
+
+    /// Returns the machine.
+    fn machine(&self) -> Result<Arc<Machine>, SimError> {
+        if let Some(machine) = self.machine.get() {
+            return Ok(Arc::clone(machine));
+        }
+        // Whoever makes a domain holds the table of domains, so there is no second machine.
+        let machine = Machine::new(self.machine_frames).map_err(SimError::system("making machine memory"))?;
+        Ok(Arc::clone(self.machine.get_or_init(|| Arc::new(machine))))
     }
 
     /// Returns all domains, in the order of their numbers.

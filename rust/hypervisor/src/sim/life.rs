@@ -14,7 +14,7 @@ use xenmig_types::DomainState;
 use super::{counters::Verb, domain::SimDomain, error::SimError, gate::lock};
 
 /// Whether a domain's vCPUs may run. The gate is closed once exactly as long as they may not.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Life {
     paused: bool,
     shutdown: Option<u8>,
@@ -55,6 +55,9 @@ impl SimDomain {
         let mut life = lock(&self.life);
         self.expect_state("suspend", &life, |state| state == DomainState::Running)?;
         self.guest.gate.close();
+        if let Some(guest) = self.guest.pv() {
+            guest.fall_asleep();
+        }
         for page in 0..self.guest.xen_mapped().len() {
             self.guest.write_unlogged(page);
         }
@@ -66,7 +69,8 @@ impl SimDomain {
     ///
     /// # Errors
     ///
-    /// [`SimError::WrongState`] if it is running or destroyed; an injected fault.
+    /// [`SimError::WrongState`] if it is running or destroyed; [`SimError::Unsound`] if it is a PV guest that does not
+    /// find its way in its memory; an injected fault.
     pub fn resume(&self) -> std::result::Result<(), SimError> {
         self.enter(Verb::Resume)?;
         self.change(
@@ -95,7 +99,7 @@ impl SimDomain {
     ///
     /// # Errors
     ///
-    /// [`SimError::WrongState`] if it is running or destroyed.
+    /// [`SimError::WrongState`] if it is running or destroyed; [`SimError::Unsound`] as for [`SimDomain::resume`].
     pub fn unpause(&self) -> std::result::Result<(), SimError> {
         self.process.check("unpause")?;
         let allowed = |state| matches!(state, DomainState::Paused | DomainState::Shutdown { .. });
@@ -124,9 +128,14 @@ impl SimDomain {
         let mut life = lock(&self.life);
         self.expect_state(op, &life, allowed)?;
         let ran = life.state() == DomainState::Running;
+        let before = *life;
         change(&mut life);
         match (ran, life.state() == DomainState::Running) {
             (false, true) => {
+                if let Err(lost) = self.guest.pv().map_or(Ok(()), |guest| guest.wake()) {
+                    *life = before;
+                    return Err(SimError::Unsound { domid: self.domid, reason: lost.to_string() });
+                }
                 self.guest.register_xen_mapped(self.xen_mapped_pages);
                 self.guest.gate.open();
             }

@@ -4,17 +4,22 @@
 //!
 //! A page that is taken away is punched out of the memfd: whoever still has it mapped reads zeros, never freed
 //! memory. Mappings keep the whole memory alive. Who changes which pages exist holds the domain's control lock.
+//!
+//! A PV guest's memory is indexed by pfn as well; `pv` knows the mfns. Behind its pages it has a few more, which are no
+//! pages of its p2m: its shared info page.
 
 mod door;
 
 use std::{
+    collections::BTreeMap,
+    ffi::CStr,
     fs::File,
     io,
     ops::Range,
     os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
     ptr::NonNull,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -24,6 +29,7 @@ use xenmig_types::{Gfn, PAGE_SIZE, PAGE_SIZE_U64, Pfn};
 use super::{
     bits::Bits,
     counters::MapCounters,
+    gate::lock,
     region::{Region, index},
 };
 use crate::{Access, Errno, ForeignPages};
@@ -41,6 +47,10 @@ pub(super) struct Memory {
     file: File,
     region: Region,
     populated: Bits,
+    /// Pages behind the last pfn.
+    extra_pages: u64,
+    /// How often a PV guest's pages are mapped for writing by others.
+    written_by_others: Mutex<BTreeMap<u64, u32>>,
     total_pages: AtomicU64,
     /// One more than the highest pfn that ever had a page: like Xen's, the p2m does not shrink.
     p2m_pages: AtomicU64,
@@ -48,22 +58,17 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    /// Makes a memory that may have pages below pfn `capacity`, and has none.
-    pub(super) fn new(capacity: u64) -> io::Result<Self> {
-        // SAFETY: the name is a C string, and the call touches nothing else.
-        let fd = unsafe { libc::memfd_create(c"xenmig-sim-domain".as_ptr(), libc::MFD_CLOEXEC) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the kernel has just made this descriptor for us alone.
-        let file = File::from(unsafe { OwnedFd::from_raw_fd(fd) });
-        let bytes = capacity.max(1) * PAGE_SIZE_U64;
-        file.set_len(bytes)?;
+    /// Makes a memory that may have pages below pfn `capacity`, and has none; and `extra_pages` behind them, zeroed.
+    pub(super) fn new(capacity: u64, extra_pages: u64) -> io::Result<Self> {
+        let bytes = (capacity.max(1) + extra_pages) * PAGE_SIZE_U64;
+        let file = new_file(c"xenmig-sim-domain", bytes)?;
         let region = Region::shared(file.as_fd(), index(bytes))?;
         Ok(Self {
             file,
             region,
             populated: Bits::new(capacity)?,
+            extra_pages,
+            written_by_others: Mutex::default(),
             total_pages: AtomicU64::new(0),
             p2m_pages: AtomicU64::new(0),
             mappings: MapCounters::default(),
@@ -150,13 +155,38 @@ impl Memory {
         unsafe { target.write_volatile(value) };
     }
 
+    /// Loads one word of a page as a vCPU does; 0 where there is none.
+    pub(super) fn load(&self, pfn: Pfn, word: u64) -> u64 {
+        let Some(page) = self.address(pfn).filter(|_| word < PAGE_WORDS) else { return 0 };
+        // SAFETY: `word` is inside the page, which is inside the region.
+        let source = unsafe { page.cast::<u64>().add(index(word)) };
+        // SAFETY: aligned and mapped; others may write meanwhile, so the load is volatile.
+        unsafe { source.read_volatile() }
+    }
+
     /// Returns where the page at `pfn` is, or would be; `None` beyond the region.
     fn address(&self, pfn: Pfn) -> Option<NonNull<u8>> {
-        if pfn.0 >= self.populated.len() {
+        if pfn.0 >= self.populated.len() + self.extra_pages {
             return None;
         }
-        // SAFETY: the region has PAGE_SIZE bytes for each pfn below the length of the bitmap.
+        // SAFETY: the region has PAGE_SIZE bytes for each pfn below the length of the bitmap, and for the extra pages.
         Some(unsafe { self.region.base().add(index(pfn.0) * PAGE_SIZE) })
+    }
+
+    /// Says whether there is a page at `pfn`, which may be one of the extra pages.
+    fn exists(&self, pfn: u64) -> bool {
+        self.populated.get(pfn)
+            || (pfn >= self.populated.len() && pfn - self.populated.len() < self.extra_pages)
+    }
+
+    /// Returns where the extra pages begin.
+    pub(super) const fn first_extra(&self) -> Pfn {
+        Pfn(self.populated.len())
+    }
+
+    /// Says whether somebody else has a PV guest's page mapped for writing.
+    pub(super) fn is_written_by_others(&self, pfn: Pfn) -> bool {
+        lock(&self.written_by_others).contains_key(&pfn.0)
     }
 
     /// Maps pages; `error_of` may forbid one that exists. `counted` mappings are the caller's, the others our own.
@@ -169,18 +199,30 @@ impl Memory {
     ) -> ForeignPages {
         let mut mapped = 0;
         let mut pages = Vec::with_capacity(gfns.len());
+        let mut written = Vec::new();
+        // Only PV guests have extra pages, and pages whose type matters.
+        let note_written = counted && access == Access::Write && self.extra_pages > 0;
         for gfn in gfns {
-            let page = match self.address(Pfn(gfn.0)).filter(|_| self.populated.get(gfn.0)) {
+            let page = match self.address(Pfn(gfn.0)).filter(|_| self.exists(gfn.0)) {
                 None => Err(Errno(libc::EINVAL)),
                 Some(page) => error_of(gfn).map_or(Ok(page), Err),
             };
-            mapped += u64::from(page.is_ok());
+            if page.is_ok() {
+                mapped += 1;
+                if note_written {
+                    written.push(gfn.0);
+                }
+            }
             pages.push(page);
         }
         if counted {
             self.mappings.mapped(mapped);
         }
-        let mapping = Mapping { memory: Arc::clone(self), pages: mapped, counted };
+        if !written.is_empty() {
+            let mut counts = lock(&self.written_by_others);
+            written.iter().for_each(|pfn| *counts.entry(*pfn).or_default() += 1);
+        }
+        let mapping = Mapping { memory: Arc::clone(self), pages: mapped, counted, written };
         // SAFETY: the addresses are page-aligned and inside the region, which is mapped for reading and writing
         // until the last Arc is gone; `mapping` holds one. Nothing in this module makes a reference to the pages.
         unsafe { ForeignPages::new(pages, access, Box::new(mapping)) }
@@ -199,12 +241,38 @@ struct Mapping {
     memory: Arc<Memory>,
     pages: u64,
     counted: bool,
+    /// Pages of a PV guest, if they are mapped for writing.
+    written: Vec<u64>,
 }
 
 impl Drop for Mapping {
     fn drop(&mut self) {
+        if !self.written.is_empty() {
+            let mut counts = lock(&self.memory.written_by_others);
+            for pfn in &self.written {
+                if let Some(count) = counts.get_mut(pfn) {
+                    *count -= 1;
+                    if *count == 0 {
+                        counts.remove(pfn);
+                    }
+                }
+            }
+        }
         if self.counted {
             self.memory.mappings.unmapped(self.pages);
         }
     }
+}
+
+/// Makes a sparse file of so many bytes that has no name.
+pub(super) fn new_file(name: &CStr, bytes: u64) -> io::Result<File> {
+    // SAFETY: the name is a C string, and the call touches nothing else.
+    let fd = unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made this descriptor for us alone.
+    let file = File::from(unsafe { OwnedFd::from_raw_fd(fd) });
+    file.set_len(bytes)?;
+    Ok(file)
 }

@@ -6,7 +6,10 @@ use std::collections::BTreeMap;
 
 use xenmig_types::Pfn;
 
-use super::counters::Verb;
+use super::{
+    counters::Verb,
+    pv::{PteAt, PteChange},
+};
 
 /// When the guest acts. Calls are counted from 0, from the domain's creation, failed ones included. What falls into
 /// a time when the domain does not run does not happen.
@@ -49,6 +52,21 @@ pub enum Action {
     BalloonOut(Pfn),
     /// It gets a page from Xen at a pfn that has none, with other contents than before.
     BalloonIn(Pfn),
+    /// A PV guest writes an entry of an L1 page table.
+    WritePte(PteAt, PteChange),
+    /// A PV guest is caught in the middle of an update: an entry that is present leads to a frame that its p2m does not
+    /// have, until [`Action::MendPtes`].
+    TearPte(PteAt),
+    /// A PV guest completes all updates that it was caught in.
+    MendPtes,
+    /// A PV guest makes a page of data an L1 page table, pinned, and uses it.
+    MakeTable(Pfn),
+    /// A PV guest makes such a page table a page of data again.
+    UnmakeTable(Pfn),
+    /// A PV guest says that the pages of its p2m have changed.
+    BumpGeneration,
+    /// A PV guest's p2m gets so many entries more, all without a page.
+    GrowP2m(u64),
 }
 
 /// A list of moments and actions, in any order; actions of one moment happen in the order they were given.

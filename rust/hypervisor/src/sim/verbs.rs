@@ -3,6 +3,7 @@
 //! a fault was injected, before it does anything.
 
 use std::{
+    borrow::Cow,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -17,7 +18,7 @@ use super::{
 };
 use crate::{
     Access, CleanPass, DirtyBitmap, DirtyCounts, Errno, Extent, ForeignPages, Hypervisor, HypervisorError,
-    PvVerbs, ReservedGrant, Result,
+    ReservedGrant, Result,
 };
 
 /// The Xen that the host says it is.
@@ -29,7 +30,7 @@ const MAX_BITMAP_PAGES: u64 = 1 << 32;
 
 impl SimHost {
     /// Finds the domain and begins the call.
-    fn enter(&self, verb: Verb, domid: Domid) -> Result<Arc<SimDomain>> {
+    pub(super) fn enter(&self, verb: Verb, domid: Domid) -> Result<Arc<SimDomain>> {
         Ok(self.enter_numbered(verb, domid)?.0)
     }
 
@@ -43,8 +44,13 @@ impl SimHost {
 }
 
 /// Succeeds if the condition holds, and fails with the errno if it does not.
-fn require(condition: bool, verb: Verb, domid: Domid, errno: i32) -> Result<()> {
-    if condition { Ok(()) } else { Err(HypervisorError::call(verb.name(), domid, errno)) }
+pub(super) fn require(condition: bool, verb: Verb, domid: Domid, errno: i32) -> Result<()> {
+    no_errno(condition, errno).map_err(|errno| HypervisorError::call(verb.name(), domid, errno))
+}
+
+/// Succeeds if the condition holds, and is an errno if it does not.
+pub(super) const fn no_errno(condition: bool, errno: i32) -> std::result::Result<(), i32> {
+    if condition { Ok(()) } else { Err(errno) }
 }
 
 fn nanoseconds(time: Duration) -> u64 {
@@ -52,14 +58,34 @@ fn nanoseconds(time: Duration) -> u64 {
 }
 
 impl SimDomain {
+    /// Returns the pfn of a frame that a toolstack names; one that nobody has if the frame is not the domain's.
+    fn pfn_of(&self, gfn: Gfn) -> Pfn {
+        self.guest.pv.as_ref().map_or(Pfn(gfn.0), |pv| pv.pfn(gfn).unwrap_or(Pfn(u64::MAX)))
+    }
+
+    /// Returns where frames that a toolstack names are in the domain's memory.
+    fn places<'a>(&self, gfns: &'a [Gfn], access: Access) -> Cow<'a, [Gfn]> {
+        match self.guest.pv() {
+            Some(guest) => gfns.iter().map(|gfn| guest.place(*gfn, access == Access::Write)).collect(),
+            None => Cow::Borrowed(gfns),
+        }
+    }
+
+    /// Checks that this is no PV guest: what is asked for is of the others alone.
+    fn check_hvm(&self, verb: Verb) -> Result<()> {
+        require(self.guest.pv.is_none(), verb, self.domid, libc::EINVAL)
+    }
+
     /// Checks that the log-dirty bitmap can be fetched into `bitmap`: it is on, and the p2m has not grown.
     fn check_bitmap(&self, verb: Verb, bitmap: Option<&DirtyBitmap>) -> Result<()> {
-        let fits = bitmap.is_none_or(|bitmap| bitmap.pages() == self.guest.memory.p2m_pages());
+        // Xen knows no size of a PV guest's p2m.
+        let fits = bitmap.is_none_or(|bitmap| match self.guest.pv {
+            Some(_) => bitmap.pages() <= self.guest.layout.capacity(),
+            None => bitmap.pages() == self.guest.memory.p2m_pages(),
+        });
         require(fits && self.guest.logdirty.is_on(), verb, self.domid, libc::EINVAL)
     }
 }
-
-impl PvVerbs for SimHost {}
 
 impl Hypervisor for SimHost {
     fn version(&self) -> Result<XenVersion> {
@@ -72,17 +98,17 @@ impl Hypervisor for SimHost {
         let domain = self.enter(Verb::DomainInfo, domid)?;
         Ok(DomainInfo {
             domid,
-            kind: GuestKind::Hvm,
+            kind: if domain.guest.pv.is_some() { GuestKind::Pv } else { GuestKind::Hvm },
             state: domain.state(),
             total_pages: domain.populated_pages(),
             max_pages: domain.guest.layout.max_pages(),
             max_vcpu_id: domain.vcpus().saturating_sub(1),
-            shared_info_frame: 0,
+            shared_info_frame: domain.guest.pv.as_ref().map_or(0, |pv| pv.shared_info_frame().0),
         })
     }
 
     fn nr_gpfns(&self, domid: Domid) -> Result<u64> {
-        Ok(self.enter(Verb::NrGpfns, domid)?.guest.memory.p2m_pages())
+        Ok(self.enter(Verb::NrGpfns, domid)?.p2m_pages())
     }
 
     fn enable_logdirty(&self, domid: Domid) -> Result<()> {
@@ -90,7 +116,7 @@ impl Hypervisor for SimHost {
         let _life = lock(&domain.life);
         let _stopped = domain.guest.gate.stop();
         require(
-            domain.guest.logdirty.enable(domain.guest.memory.p2m_pages()),
+            domain.guest.logdirty.enable(domain.guest.logged_pages()),
             Verb::EnableLogdirty,
             domid,
             libc::EINVAL,
@@ -128,10 +154,12 @@ impl Hypervisor for SimHost {
             mapped.for_each(|pfn| guest.logdirty.mark(*pfn));
         }
         let counts = guest.logdirty.counts();
+        let mut cleared = guest.logged_pages();
         if let Some(bitmap) = bitmap {
             guest.logdirty.copy(bitmap);
+            cleared = cleared.min(bitmap.pages());
         }
-        guest.logdirty.forget(guest.memory.p2m_pages());
+        guest.logdirty.forget(cleared);
         drop(stopped);
         domain.totals.clean_ns.fetch_add(nanoseconds(start.elapsed()), Ordering::AcqRel);
         Ok(counts)
@@ -161,7 +189,11 @@ impl Hypervisor for SimHost {
         require(gfns.len() == types.len(), verb, domid, libc::EINVAL)?;
         let populated = domain.guest.memory.populated();
         for (gfn, kind) in gfns.iter().zip(types) {
-            *kind = if populated.get(gfn.0) { PageType::Notab } else { PageType::Xtab };
+            *kind = match &domain.guest.pv {
+                Some(pv) => pv.frame_type(*gfn),
+                None if populated.get(gfn.0) => PageType::Notab,
+                None => PageType::Xtab,
+            };
         }
         Ok(())
     }
@@ -170,12 +202,17 @@ impl Hypervisor for SimHost {
         let start = Instant::now();
         let (domain, number) = self.enter_numbered(Verb::Map, domid)?;
         require(!gfns.is_empty(), Verb::Map, domid, libc::EINVAL)?;
-        let existing = gfns.iter().map(|gfn| Pfn(gfn.0)).filter(|pfn| domain.is_populated(*pfn));
+        let existing = gfns.iter().map(|gfn| domain.pfn_of(*gfn)).filter(|pfn| domain.is_populated(*pfn));
         for pfn in domain.faults.vanishing(existing) {
             let _life = lock(&domain.life);
-            domain.take_page(pfn).map_err(|_| HypervisorError::call(Verb::Map.name(), domid, libc::EIO))?;
+            let vanished = match domain.guest.pv() {
+                Some(guest) => Ok(guest.vanish(pfn)),
+                None => domain.take_page(pfn),
+            };
+            vanished.map_err(|_| HypervisorError::call(Verb::Map.name(), domid, libc::EIO))?;
         }
-        let frames = gfns.iter().copied();
+        let places = domain.places(gfns, access);
+        let frames = places.iter().copied();
         let memory = &domain.guest.memory;
         let pages = match domain.faults.mapping() {
             None => memory.map(frames, access, true, |_| None),
@@ -194,6 +231,7 @@ impl Hypervisor for SimHost {
 
     fn hvm_context(&self, domid: Domid) -> Result<Vec<u8>> {
         let domain = self.enter(Verb::HvmContext, domid)?;
+        domain.check_hvm(Verb::HvmContext)?;
         let context = lock(&domain.blobs).context(domain.writes());
         Ok(context)
     }
@@ -201,6 +239,7 @@ impl Hypervisor for SimHost {
     fn set_hvm_context(&self, domid: Domid, context: &[u8]) -> Result<()> {
         let verb = Verb::SetHvmContext;
         let domain = self.enter(verb, domid)?;
+        domain.check_hvm(verb)?;
         let life = lock(&domain.life);
         require(life.state() != DomainState::Running, verb, domid, libc::EBUSY)?;
         let loaded = lock(&domain.blobs).set_context(context, domain.writes());
@@ -209,12 +248,14 @@ impl Hypervisor for SimHost {
 
     fn hvm_param(&self, domid: Domid, index: u32) -> Result<u64> {
         let domain = self.enter(Verb::HvmParam, domid)?;
+        domain.check_hvm(Verb::HvmParam)?;
         let value = lock(&domain.blobs).param(index);
         value.ok_or(HypervisorError::call(Verb::HvmParam.name(), domid, libc::EINVAL))
     }
 
     fn set_hvm_param(&self, domid: Domid, index: u32, value: u64) -> Result<()> {
         let domain = self.enter(Verb::SetHvmParam, domid)?;
+        domain.check_hvm(Verb::SetHvmParam)?;
         let known = lock(&domain.blobs).set_param(index, value);
         require(known, Verb::SetHvmParam, domid, libc::EINVAL)
     }
@@ -249,6 +290,12 @@ impl Hypervisor for SimHost {
         let aligned = frames.iter().all(|frame| frame.0.is_multiple_of(pages));
         require(aligned, Verb::Populate, domid, libc::EINVAL)?;
         let _life = lock(&domain.life);
+        if let Some(guest) = domain.guest.pv() {
+            // A PV guest's frames lie anywhere: no superpage can be had.
+            let given = if extent == Extent::Page { guest.populate(frames) } else { 0 };
+            domain.totals.pages_populated.fetch_add(given as u64, Ordering::AcqRel);
+            return Ok(given);
+        }
         let given = frames.iter().take_while(|frame| domain.give_pages(Pfn(frame.0), pages)).count();
         domain.totals.pages_populated.fetch_add(given as u64 * pages, Ordering::AcqRel);
         if extent == Extent::Superpage {
@@ -262,6 +309,10 @@ impl Hypervisor for SimHost {
         let domain = self.enter(verb, domid)?;
         let _life = lock(&domain.life);
         for gfn in gfns {
+            if let Some(guest) = domain.guest.pv() {
+                require(guest.depopulate(*gfn), verb, domid, libc::EINVAL)?;
+                continue;
+            }
             let taken = domain.take_page(Pfn(gfn.0));
             require(!matches!(taken, Ok(false)), verb, domid, libc::EINVAL)?;
             require(taken.is_ok(), verb, domid, libc::EIO)?;
