@@ -52,8 +52,8 @@ class Xen:
     def suspend(self, domid: int, *, timeout_s: float = 60.0) -> None:
         """Suspends a guest, and returns when it is suspended.
 
-        A guest with PV drivers is asked through xenstore and suspends itself. An HVM guest without them is
-        suspended over its head. A guest that is suspended already is left alone.
+        A guest with PV drivers, as every PV guest has, is asked through xenstore and suspends itself. An HVM
+        guest without them is suspended over its head. A guest that is suspended already is left alone.
 
         The device model of an HVM guest is not stopped and not saved: that is the toolstack's part.
 
@@ -77,7 +77,7 @@ class Xen:
             raise DomainRefused("d0 is the control domain: it would take the whole machine to sleep")
         if state() == "suspended":
             return
-        if self._native.domain_info(domid)["kind"] == "hvm" and not self._native.has_pv_drivers(domid):
+        if not self._native.has_pv_drivers(domid):
             self._native.suspend(domid)
             wait_until_suspended(domid, state, timeout_s=timeout_s)
             return
@@ -85,11 +85,10 @@ class Xen:
             ask_to_suspend(store, domid, state, timeout_s=timeout_s)
 
     def resume(self, domid: int) -> None:
-        """Lets a suspended HVM or PVH guest go on where it is, as if it had never been suspended.
+        """Lets a suspended guest go on where it is, as if it had never been suspended.
 
         Raises:
-            HypercallError: The guest is not suspended (``EINVAL``), it is a PV guest (``EOPNOTSUPP``), or
-                there is no such domain (``ESRCH``).
+            HypercallError: The guest is not suspended (``EINVAL``), or there is no such domain (``ESRCH``).
             XenUnavailable: libxenstore is not installed.
             OSError: xenstored does not answer. The guest goes on all the same.
         """

@@ -13,6 +13,7 @@ import pytest
 from tests.xen import logdirty
 
 import xenmig
+from xenmig._native import XenHost
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -86,6 +87,16 @@ def test_what_runs_cannot_be_resumed(pvh_guest: Guest) -> None:
         xenmig.Xen().resume(pvh_guest.domid)
     assert failed.value.errno == errno.EINVAL
     pvh_guest.check_goes_on()
+
+
+def test_a_pv_guest_is_not_suspended_over_its_head(pv_guest: Guest) -> None:
+    host, domid = XenHost(), pv_guest.domid
+    assert host.has_pv_drivers(domid)
+    with pytest.raises(xenmig.HypercallError) as failed:
+        host.suspend(domid)
+    assert failed.value.errno == errno.EOPNOTSUPP
+    assert pv_guest.state == "running"
+    pv_guest.check_goes_on()
 
 
 def test_the_control_domain_is_left_alone() -> None:

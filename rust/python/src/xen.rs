@@ -99,7 +99,7 @@ impl PyXenHost {
         Ok(result)
     }
 
-    /// Whether an HVM or PVH guest has PV drivers, which can be asked to suspend it.
+    /// Whether a guest has PV drivers, which can be asked to suspend it. Every PV guest has.
     fn has_pv_drivers(&self, py: Python<'_>, domid: DomidArg) -> PyResult<bool> {
         let host = self.lifecycle()?;
         detached(py, || host.has_pv_drivers(domid.0))
