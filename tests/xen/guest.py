@@ -143,8 +143,9 @@ class Guest:
         self.check_goes_on(reports=2, timeout_s=_BOOT_S)
 
     def pause(self) -> None:
-        """Stops the guest's processor, if it is there."""
-        if self.name in self.names:
+        """Stops the guest's processor, if it runs."""
+        # Xen counts: a guest that is paused twice must be unpaused twice.
+        if self.state == "running":
             _xl("pause", self.name)
 
     def destroy(self) -> None:
