@@ -14,7 +14,8 @@ use crate::{BitmapMemory, Errno, PinOp};
 const BATCH: usize = 1024;
 const OP_WORDS: usize = size_of::<sys::mmuext_op>() / size_of::<u64>();
 
-/// Pins tables, in order. Those before one that is refused stay pinned. `EINVAL` for a page type that is no table.
+/// Pins tables, in order. Those before one that is refused stay pinned. `EINVAL` for a page type that is no table. Of a
+/// 32-bit guest, Xen takes an L4 without a word and pins nothing.
 pub(super) fn pin(call: &Arc<CallHandle>, domid: Domid, pins: &[PinOp]) -> CallResult<()> {
     let ops = pins.iter().map(|pin| op(*pin).ok_or(Errno(libc::EINVAL)));
     let ops: Vec<[u64; OP_WORDS]> = ops.collect::<CallResult<_>>()?;

@@ -24,8 +24,8 @@
 //! * page types, because libxenctrl maps and unmaps a bounce buffer for each batch;
 //! * the CPU policy, because its functions are in libxenguest, which must not be loaded for so little;
 //! * domain info, because `xc_domain_getinfo` became `xc_domain_getinfo_single` in 4.18; the domctl stayed the same;
-//! * what only PV guests need: libxenctrl's functions take structures of Xen with addresses in them, of which some are
-//!   not declared in its header, and copy each list once more.
+//! * what only PV guests need: libxenctrl has no functions for most of a vCPU's state, and would copy the lists of page
+//!   tables and of the machine-to-phys table's extents once more.
 //!
 //! They need no lock either: libxencall may be used by many threads, so a CLEAN of one domain, which takes long, does
 //! not hold up another domain's save.

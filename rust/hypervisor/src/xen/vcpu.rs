@@ -67,12 +67,17 @@ pub(super) fn context(call: &Arc<CallHandle>, domid: Domid, vcpu: u32) -> CallRe
 
 /// Sets them from a context of either width.
 pub(super) fn set_context(call: &Arc<CallHandle>, domid: Domid, vcpu: u32, state: &[u8]) -> CallResult<()> {
-    if ![GuestWidth::Bits32, GuestWidth::Bits64].iter().any(|width| width.context_bytes() == state.len()) {
+    if !is_context(state) {
         return Err(Errno(libc::EINVAL));
     }
     let mut context = HypercallBuffer::bytes_zeroed(call, size_of::<sys::vcpu_guest_context>())?;
     context.copy_in(state);
     vcpu_context(call, domid, sys::XEN_DOMCTL_setvcpucontext, vcpu, &mut context)
+}
+
+/// Says whether it is as long as a context of one of the widths.
+fn is_context(state: &[u8]) -> bool {
+    [GuestWidth::Bits32, GuestWidth::Bits64].iter().any(|width| width.context_bytes() == state.len())
 }
 
 /// Gets or sets a context. The buffer must have room for one of 64 bits.
@@ -216,6 +221,15 @@ fn msr_count(list: &[u8]) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_context_has_the_length_of_one_of_the_widths() {
+        for length in [2800, 5168] {
+            assert!(is_context(&vec![0; length]));
+            assert!(!is_context(&vec![0; length - 1]) && !is_context(&vec![0; length + 1]));
+        }
+        assert!(!is_context(&[]));
+    }
 
     /// An extended context for vCPU 7 that says that it has `size` bytes, and has `length`.
     fn blob(size: u32, length: usize) -> Vec<u8> {
