@@ -44,6 +44,9 @@ def restore(  # noqa: PLR0913 - the optional ones are keywords
     domains at their other ends are granted the pages. Without them the domain is what was saved, to the last
     byte: right for the simulated host, where there is nothing to be connected to.
 
+    The domain must be of the stream's kind: a PV domain for a PV guest, of either width; any other for an HVM
+    or PVH guest. A PV guest's shared pages are not emptied: both sides find in them how far they had come.
+
     Reading ends with the END record: what follows it in the file or connection is left there.
 
     Args:
@@ -64,13 +67,13 @@ def restore(  # noqa: PLR0913 - the optional ones are keywords
 
     Returns:
         What was received, and in `store_gfn` and `console_gfn` where the shared pages are, of which the
-        toolstack has to tell xenstore.
+        toolstack has to tell xenstore. For a PV guest these are frames of the host.
 
     Raises:
         StreamError: The stream is truncated, corrupt, or not one that can be restored.
         TransportError: `source` is closed, cannot carry a stream, or failed.
         HypercallError: The hypervisor refused a call; ``ESRCH`` if there is no such domain.
-        DomainRefused: The domain cannot be restored into as it is.
+        DomainRefused: The domain cannot be restored into as it is, or is not of the stream's kind.
         TypeError: An argument is of the wrong type.
         ValueError: A number is out of range, or one event channel is given without the other.
 
