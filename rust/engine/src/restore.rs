@@ -51,10 +51,12 @@ use verify::Verification;
 /// How a domain is restored.
 #[derive(Clone, Debug)]
 pub struct RestoreOptions {
-    /// Give the domain 2 MiB superpages where a batch holds a complete run. Else it gets 4 KiB pages only.
+    /// Give the domain 2 MiB superpages where a batch holds a complete run. Else it gets 4 KiB pages only, as PV guests
+    /// always do.
     pub superpages: bool,
     /// The new domain's event channels. With them it is connected to its toolstack: the pages that it shares with
-    /// xenstore, console and device model are emptied, and granted. Without them it is what was saved.
+    /// xenstore, console and device model are emptied, unless it is a PV guest, and granted. Without them it is what was
+    /// saved.
     pub channels: Option<Channels>,
     /// The least time between two calls of [`RestoreCaller::progress`].
     pub progress_interval: Duration,
@@ -97,9 +99,9 @@ pub struct RestoreReport {
     pub missing_cpuid_policy: bool,
     /// The stream has no MSR policy: the domain keeps the one that it was made with.
     pub missing_msr_policy: bool,
-    /// Where the page that the guest shares with xenstore is, if the stream says so.
+    /// Where the page that the guest shares with xenstore is, if the stream says so; for a PV guest its mfn.
     pub store_gfn: Option<Gfn>,
-    /// Where the page that the guest shares with its console is, if the stream says so.
+    /// Where the page that the guest shares with its console is, if the stream says so; for a PV guest its mfn.
     pub console_gfn: Option<Gfn>,
     /// From the call to its end.
     pub elapsed: Duration,

@@ -2,10 +2,11 @@
 //! What connects a guest to its toolstack: the pages that it shares with xenstore, its console and its device model,
 //! the event channels of the first two, and the grants by which those map their pages.
 //!
-//! The pages are the guest's memory, and the stream says where they are (HVM_PARAMS). What is in them concerns the
+//! An HVM guest's pages are its memory, and the stream says where they are (HVM_PARAMS). What is in them concerns the
 //! sender's host. So they are emptied, when everything of the stream is read: a page may come behind the parameters.
 //! The event channels are the new domain's own, and the toolstack's to name. Without them the domain is restored as it
-//! was saved, to the last byte of memory. Source: `public/hvm/params.h`.
+//! was saved, to the last byte of memory. A PV guest has its pages in start info (pv/connect.rs), and they are granted
+//! in the same way. Source: `public/hvm/params.h`.
 
 use xenmig_hypervisor::{Access, ReservedEntry, ReservedGrant};
 use xenmig_types::{Domid, Gfn, PageType, Pfn};

@@ -41,8 +41,8 @@ pub(super) struct Pv {
     frames: P2mFrames,
     /// The pages that the domain was given.
     p2m: P2m,
-    /// The number of the domain's highest vCPU.
-    max_vcpu_id: u32,
+    /// How many vCPUs the domain has.
+    vcpu_count: u32,
     vcpus: BTreeMap<u32, VcpuState>,
     /// Where the new domain has its shared info page.
     shared_info_frame: Gfn,
@@ -57,7 +57,8 @@ impl Pv {
             width: None,
             frames: P2mFrames::default(),
             p2m: P2m::default(),
-            max_vcpu_id: domain.max_vcpu_id,
+            // If there are none, Xen calls the highest one -1.
+            vcpu_count: domain.max_vcpu_id.wrapping_add(1),
             vcpus: BTreeMap::new(),
             shared_info_frame: Gfn(domain.shared_info_frame),
             shared_info: None,
@@ -190,7 +191,7 @@ impl Restore<'_, '_, Pv> {
     /// Returns one that must be a page table of the top level.
     fn top_table(&self, width: GuestWidth, what: NamedPage, pfn: Pfn) -> Result<Entry, RestoreError> {
         let entry = self.named(what, pfn)?;
-        if entry.kind.is_page_table() && tables::level(entry.kind) == width.levels() {
+        if tables::level(entry.kind) == width.levels() {
             return Ok(entry);
         }
         Err(RestoreError::Named { what, pfn, why: "which is no page table of the top level" })

@@ -18,7 +18,7 @@ fn present(table: &PageBuffer) -> impl Iterator<Item = (usize, Pte)> + '_ {
     words.enumerate().filter(|(_, pte)| pte.is_present())
 }
 
-/// Returns the level of a page table, from 1.
+/// Returns the level of a page table, from 1. For other types it is a number that no level has.
 pub(super) const fn level(kind: PageType) -> u8 {
     kind.number() & 7
 }

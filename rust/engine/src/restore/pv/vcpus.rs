@@ -60,7 +60,7 @@ impl Restore<'_, '_, Pv> {
     pub(super) fn vcpu(&mut self, part: VcpuPart, vcpu: u32, state: Vec<u8>) -> Result<(), RestoreError> {
         let kind = RecordKind::of_vcpu(part);
         let width = self.width(kind)?;
-        if vcpu > self.guest.max_vcpu_id {
+        if vcpu >= self.guest.vcpu_count {
             return self.unsupported(kind, "the domain has no vCPU of this number");
         }
         if !is_length(width, part, state.len()) {

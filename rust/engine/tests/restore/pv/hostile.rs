@@ -8,7 +8,7 @@ use xenmig_types::{GuestKind, PAGE_SIZE, PageType, Pfn, pv::GuestWidth};
 
 use super::{
     super::build::Stream,
-    guest::{DATA, HIGHEST, L1, L2, L3, L4, P2M, PvGuest, WIDTHS, restore_pv, table},
+    guest::{DATA, HIGHEST, L1, L2, L3, L4, PvGuest, WIDTHS, restore_pv, table},
     host::{Call, PvHost},
 };
 
@@ -159,7 +159,7 @@ proptest! {
         match restore_pv(&host, &bytes) {
             Ok(report) => {
                 prop_assert!(report.pages_populated <= 40);
-                prop_assert!(guest.p2m_entry(&host, P2M) == host.frame(P2M).unwrap());
+                prop_assert!(host.calls().ends_with(&[Call::Grants]));
             }
             Err(failure) => {
                 prop_assert!(failure.bytes_read <= bytes.len() as u64);
