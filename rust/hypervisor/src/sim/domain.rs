@@ -22,7 +22,7 @@ use super::{
     inject::{Fault, Faults},
     life::Life,
     machine::Machine,
-    pv::{CannotBoot, Pv, PvConfig},
+    pv::{CannotBoot, Churn, Churning, Pv, PvConfig},
     script::{Action, Script, When},
     vcpu::Vcpus,
     workload::{Plan, Workload},
@@ -44,8 +44,9 @@ pub struct SimDomain {
     pub(super) xen_mapped_pages: u64,
     pub(super) guest: Arc<Guest>,
     /// The control lock: held by whoever changes the domain's state, its pages or its log-dirty mode.
-    pub(super) life: Mutex<Life>,
+    pub(super) life: Arc<Mutex<Life>>,
     threads: Mutex<Option<Vcpus>>,
+    churning: Mutex<Option<Churning>>,
     pub(super) blobs: Mutex<BlobState>,
     /// Whether there is a script, so that a call without one takes no lock.
     scripted: AtomicBool,
@@ -108,8 +109,9 @@ impl SimDomain {
             memory_bytes: config.memory_bytes,
             xen_mapped_pages: config.xen_mapped_pages,
             guest: Arc::new(guest),
-            life: Mutex::new(Life::new(!config.populated)),
+            life: Arc::new(Mutex::new(Life::new(!config.populated))),
             threads: Mutex::new(None),
+            churning: Mutex::new(None),
             blobs: Mutex::new(blobs),
             scripted: AtomicBool::new(false),
             script: Mutex::default(),
@@ -123,6 +125,9 @@ impl SimDomain {
             domain.guest.gate.close();
         }
         domain.set_workload(config.workload.clone())?;
+        if let Some(pv) = &config.pv {
+            domain.set_churn(pv.churn)?;
+        }
         Ok(domain)
     }
 
@@ -204,6 +209,30 @@ impl SimDomain {
         let script = if let Workload::Scripted(script) = workload { Some(script) } else { None };
         self.scripted.store(script.is_some(), Ordering::Release);
         *lock(&self.script) = Arc::new(script.unwrap_or_default());
+        Ok(())
+    }
+
+    /// Gives a PV guest's kernel something else to do in the background.
+    ///
+    /// # Errors
+    ///
+    /// [`SimError::InvalidConfig`] for numbers that mean nothing, and for a guest that is not PV;
+    /// [`SimError::WrongState`] if it is destroyed, [`SimError::System`] if no thread can be started.
+    pub fn set_churn(&self, churn: Churn) -> std::result::Result<(), SimError> {
+        self.process.check("set_churn")?;
+        churn.validate()?;
+        if self.guest.pv.is_none() {
+            return Err(SimError::invalid("only the kernel of a PV guest does something in the background"));
+        }
+        let mut churning = lock(&self.churning);
+        self.expect_state("change the workload of", &lock(&self.life), |state| state != DomainState::Dying)?;
+        if let Some(churning) = churning.take() {
+            churning.stop(&self.guest);
+        }
+        if churn.is_any() {
+            let started = Churning::start(&self.guest, &self.life, churn);
+            *churning = Some(started.map_err(SimError::system("starting the kernel's thread"))?);
+        }
         Ok(())
     }
 
@@ -312,6 +341,12 @@ impl SimDomain {
 
     /// Ends the vCPU threads for good.
     pub(super) fn end_threads(&self) {
+        let churning = lock(&self.churning).take();
+        match churning {
+            Some(churning) if self.process != Process::current() => std::mem::forget(churning),
+            Some(churning) => churning.stop(&self.guest),
+            None => {}
+        }
         let threads = lock(&self.threads).take();
         match threads {
             // A child after fork has none of these threads, and may have a copy of a lock that one of them held.
@@ -332,7 +367,7 @@ fn new_pv(
 ) -> std::result::Result<Pv, SimError> {
     // Two domains of one configuration, each the first on its host, must not have the same frames.
     machine.stir(config.seed << 1 | u64::from(config.populated));
-    Pv::new(machine, pv, layout.capacity(), config.vcpus)
+    Pv::new(machine, pv, layout.capacity(), config.vcpus, config.seed)
         .map_err(SimError::system("reserving address space for the domain"))?
         .ok_or(SimError::NoFrames { domid, frames: machine.frames() })
 }

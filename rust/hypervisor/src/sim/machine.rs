@@ -12,7 +12,8 @@
 
 use std::{
     fs::File,
-    io,
+    io::{self, Write as _},
+    ops::Range,
     os::fd::{AsFd, BorrowedFd},
     sync::{Arc, Mutex},
 };
@@ -41,6 +42,13 @@ pub(super) const M2P_CHUNK_FRAMES: u64 = 512;
 const FOUR_GIB: u64 = 1 << 20;
 /// Entries of the m2p in such a chunk.
 const M2P_CHUNK_ENTRIES: u64 = M2P_CHUNK_FRAMES * 512;
+/// Bytes of such a chunk.
+const CHUNK_BYTES: usize = 2 << 20;
+/// Frames from which a frame is chosen at random, before others are: so that the entries of a small guest are on few pages
+/// of the table.
+const WINDOW_FRAMES: u64 = 4096;
+/// How many windows are tried before any frame does.
+const TRIES: u32 = 16;
 /// The first frame of the m2p.
 const M2P_FIRST: u64 = 512;
 /// Frames of Xen's own, behind its tables.
@@ -62,6 +70,9 @@ pub(super) struct Machine {
 #[derive(Debug)]
 struct Allocator {
     free: u64,
+    /// Where frames are taken from at the moment, and how many more.
+    window: Range<u64>,
+    left: u64,
     rng: Rng,
 }
 
@@ -70,10 +81,11 @@ impl Machine {
     pub(super) fn new(frames: u64) -> io::Result<Self> {
         let frames = frames.clamp(MIN_FRAMES, MAX_FRAMES);
         let bytes = index(frames.next_multiple_of(M2P_CHUNK_ENTRIES) * 8);
-        let file = new_file(c"xenmig-sim-m2p", bytes as u64)?;
+        let mut file = new_file(c"xenmig-sim-m2p", bytes as u64)?;
+        // Written, not stored: that takes no page fault for each page.
+        let invalid = vec![0xff; CHUNK_BYTES];
+        (0..bytes / CHUNK_BYTES).try_for_each(|_| file.write_all(&invalid))?;
         let m2p = Region::shared(file.as_fd(), bytes)?;
-        // SAFETY: the region is `bytes` long, writable, and nobody else has it yet.
-        unsafe { m2p.base().write_bytes(0xff, bytes) };
         let used = Bits::new(frames)?;
         let machine = Self { frames, file, m2p, used, allocator: Mutex::new(Allocator::new()) };
         let xen = machine.xen_first() + XEN_FRAMES;
@@ -137,8 +149,25 @@ impl Machine {
         if allocator.free == 0 {
             return None;
         }
-        let from = allocator.rng.u64(..end);
-        let frame = self.used.find(from, end, false).or_else(|| self.used.find(0, from, false))?;
+        let free = |window: Range<u64>, from: u64| {
+            let behind = self.used.find(from, window.end, false);
+            behind.or_else(|| self.used.find(window.start, from, false))
+        };
+        let mut frame = None;
+        for _ in 0..TRIES {
+            if allocator.left == 0 || allocator.window.end > end {
+                allocator.turn(end);
+            }
+            allocator.left -= 1;
+            let window = allocator.window.clone();
+            let from = allocator.rng.u64(window.clone());
+            frame = free(window, from);
+            if frame.is_some() {
+                break;
+            }
+            allocator.left = 0;
+        }
+        let frame = frame.or_else(|| free(0..end, allocator.rng.u64(..end)))?;
         self.used.set(frame);
         allocator.free -= 1;
         Some(Gfn(frame))
@@ -185,7 +214,15 @@ impl Machine {
 
 impl Allocator {
     fn new() -> Self {
-        Self { free: 0, rng: Rng::with_seed(0x6d66_6e73) }
+        Self { free: 0, window: 0..0, left: 0, rng: Rng::with_seed(0x6d66_6e73) }
+    }
+
+    /// Chooses another window below `end`; half of its frames will be taken.
+    fn turn(&mut self, end: u64) {
+        let windows = (end / WINDOW_FRAMES).max(1);
+        let start = self.rng.u64(..windows) * WINDOW_FRAMES;
+        self.window = start..(start + WINDOW_FRAMES).min(end);
+        self.left = WINDOW_FRAMES / 2;
     }
 }
 

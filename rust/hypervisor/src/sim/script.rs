@@ -67,6 +67,9 @@ pub enum Action {
     BumpGeneration,
     /// A PV guest's p2m gets so many entries more, all without a page.
     GrowP2m(u64),
+    /// A PV guest does so many random steps of the kinds of [`Churn`](super::Churn), the same ones for the same seed. What
+    /// they leave torn is mended when it suspends itself.
+    Churn(u32),
 }
 
 /// A list of moments and actions, in any order; actions of one moment happen in the order they were given.

@@ -15,7 +15,7 @@ use xenmig_types::{
 
 use super::{
     PvGuest, config,
-    kernel::Kernel,
+    kernel::{Kernel, Torn},
     tables::{SLOTS, entry, flag, level_of_type, pinned, type_of_level},
 };
 use crate::sim::{gate::lock, machine::INVALID_ENTRY, memory, script::Action};
@@ -59,8 +59,8 @@ impl PvGuest<'_> {
     pub(in super::super) fn act(&self, action: Action) -> bool {
         self.step(|guest, kernel| match action {
             Action::WritePte(at, change) => guest.write_pte(kernel, at, change),
-            Action::TearPte(at) => guest.tear_pte(kernel, at),
-            Action::MendPtes => guest.mend_ptes(kernel),
+            Action::TearPte(at) => guest.tear(kernel, at, false),
+            Action::MendPtes => guest.mend(kernel, false),
             Action::MakeTable(page) => guest.make_table(kernel, page),
             Action::UnmakeTable(table) => guest.unmake_table(kernel, table),
             Action::BumpGeneration => {
@@ -68,6 +68,7 @@ impl PvGuest<'_> {
                 true
             }
             Action::GrowP2m(pfns) => guest.grow_p2m(kernel, pfns),
+            Action::Churn(steps) => guest.churn(kernel, steps),
             Action::BalloonOut(page) => guest.balloon_out(kernel, page),
             Action::BalloonIn(page) => guest.balloon_in(kernel, page),
             Action::Write(_) => false,
@@ -115,7 +116,7 @@ impl PvGuest<'_> {
 
     /// Returns a page that the kernel can take for itself: the last page of data.
     pub(super) fn spare_page(&self, kernel: &Kernel) -> Option<Pfn> {
-        let is_torn = |pfn: &Pfn| kernel.torn.iter().any(|(at, _)| at.table == *pfn);
+        let is_torn = |pfn: &Pfn| kernel.torn.iter().any(|torn| torn.at.table == *pfn);
         let mut pages = (0..self.pv.end()).rev().map(Pfn);
         pages.find(|pfn| self.is_plain(*pfn) && !is_torn(pfn))
     }
@@ -138,24 +139,26 @@ impl PvGuest<'_> {
                 let Some(new) = self.entry_for(kernel, page, flags) else { return false };
                 new
             }
+            // What is in the middle of an update was not used.
+            PteChange::Touch if kernel.torn.iter().any(|torn| torn.at == at) => return false,
             PteChange::Touch if old.is_present() => old.0 ^ (flag::ACCESSED | flag::DIRTY),
             PteChange::Touch => return false,
         };
-        kernel.torn.retain(|(torn, _)| *torn != at);
+        kernel.torn.retain(|torn| torn.at != at);
         self.store(at.table, at.slot.into(), new);
         true
     }
 
     /// Makes an entry that is present lead to a frame that the guest's p2m does not have, until it is mended. An entry
     /// in an odd slot leads to a frame of another domain, if there is one; else it is one of Xen's.
-    pub(super) fn tear_pte(&self, kernel: &mut Kernel, at: PteAt) -> bool {
+    pub(super) fn tear(&self, kernel: &mut Kernel, at: PteAt, by_churn: bool) -> bool {
         let level = level_of_type(self.pv.page_type(at.table));
         let old = self.pte(at);
         let slot = u64::from(at.slot);
         if level == 0 || !old.is_present() || self.xen_slots_of(at.table, level).contains(&slot) {
             return false;
         }
-        if kernel.torn.iter().any(|(torn, _)| *torn == at) {
+        if kernel.torn.iter().any(|torn| torn.at == at) {
             return false;
         }
         let machine = &self.pv.machine;
@@ -166,15 +169,18 @@ impl PvGuest<'_> {
         let mut search = (from..machine.frames()).chain(0..from).take(1 << 16).map(Gfn);
         let frame = search.find(|frame| slot % 2 == 1 && others(frame)).unwrap_or(machine.xen_frame(slot));
         let Some(new) = old.with_frame(frame.0) else { return false };
-        kernel.torn.push((at, old.0));
+        kernel.torn.push(Torn { at, value: old.0, by_churn });
         self.store(at.table, slot, new.0);
         true
     }
 
-    /// Gives all torn entries back what they were.
-    pub(super) fn mend_ptes(&self, kernel: &mut Kernel) -> bool {
-        let torn = std::mem::take(&mut kernel.torn);
-        for (at, value) in torn.iter().rev() {
+    /// Gives torn entries back what they were: all, or those that were torn in the background. Says whether there were
+    /// any.
+    pub(super) fn mend(&self, kernel: &mut Kernel, by_churn: bool) -> bool {
+        let (torn, left) = kernel.torn.iter().partition(|torn| torn.by_churn || !by_churn);
+        kernel.torn = left;
+        let torn: Vec<Torn> = torn;
+        for Torn { at, value, .. } in torn.iter().rev() {
             // Its table may be none any more, and what it led to may be gone or have become a page table.
             let level = level_of_type(self.pv.page_type(at.table));
             let value = match self.page_behind(Pte(*value)) {
@@ -223,7 +229,7 @@ impl PvGuest<'_> {
         else {
             return false;
         };
-        kernel.torn.retain(|(at, _)| at.table != table && *at != PteAt::new(kernel.user_table, slot));
+        kernel.torn.retain(|torn| torn.at.table != table && torn.at != PteAt::new(kernel.user_table, slot));
         self.store(kernel.user_table, slot, 0);
         self.pv.set_page_type(table, type_of_level(1));
         self.pv.set_page_type(table, PageType::Notab);

@@ -124,7 +124,13 @@ impl PvConfig {
 }
 
 impl Churn {
-    fn validate(&self) -> Result<(), SimError> {
+    /// Says whether there is anything to do.
+    pub(in super::super) fn is_any(&self) -> bool {
+        self.ptes_per_s + self.tables_per_s + self.balloons_per_s > 0.0
+    }
+
+    /// Checks the rates.
+    pub(in super::super) fn validate(&self) -> Result<(), SimError> {
         for (name, rate) in [
             ("ptes_per_s", self.ptes_per_s),
             ("tables_per_s", self.tables_per_s),

@@ -7,6 +7,7 @@
 
 use std::{collections::BTreeSet, fmt, sync::atomic::Ordering};
 
+use fastrand::Rng;
 use xenmig_types::{
     Gfn, PageType, Pfn,
     pv::{GuestWidth, start_info},
@@ -72,10 +73,22 @@ pub(super) struct Kernel {
     pub(super) console: Pfn,
     pub(super) p2m: P2m,
     pub(super) gdts: Vec<Pfn>,
-    /// Entries that lead to frames of others for a moment, and what they were.
-    pub(super) torn: Vec<(PteAt, u64)>,
+    /// Entries that lead to frames of others for a moment.
+    pub(super) torn: Vec<Torn>,
     /// Pages that the balloon has given back, the last one last.
     pub(super) out: Vec<Pfn>,
+    /// Chooses what it does in the background.
+    pub(super) rng: Rng,
+}
+
+/// An entry in the middle of an update.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Torn {
+    pub(super) at: PteAt,
+    /// What it was.
+    pub(super) value: u64,
+    /// Whether this happened in the background: then it is mended when the guest suspends itself.
+    pub(super) by_churn: bool,
 }
 
 /// What a PV guest uses its pages for: for tests, which want to say what is to happen where.
@@ -156,6 +169,7 @@ impl PvGuest<'_> {
             gdts: self.gdt_frames().into_iter().filter_map(page).collect(),
             torn: Vec::new(),
             out: Vec::new(),
+            rng: Rng::with_seed(self.pv.seed),
         })
     }
 
@@ -172,11 +186,12 @@ impl PvGuest<'_> {
         }
     }
 
-    /// Prepares to be suspended: the shared info page is no longer mapped, store and console are named by pfn, and vCPU 0
+    /// Prepares to be suspended: what it does in the background is brought to an end, the shared info page is no longer mapped, store and console are named by pfn, and vCPU 0
     /// hands over the start info page.
     pub(in super::super) fn fall_asleep(&self) {
         let mut known = lock(&self.pv.kernel);
         let Some(kernel) = known.as_mut() else { return };
+        self.mend(kernel, true);
         if let Some(at) = self.pte_at(kernel.root, shared_info_address(self.width())) {
             self.store(at.table, at.slot.into(), 0);
         }

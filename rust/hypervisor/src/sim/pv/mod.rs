@@ -20,6 +20,7 @@
 mod actions;
 mod boot;
 mod check;
+mod churn;
 mod config;
 mod door;
 mod kernel;
@@ -53,13 +54,13 @@ use super::{
     region::{Region, index},
 };
 
-pub(super) use self::boot::CannotBoot;
 pub use self::{
     actions::{PteAt, PteChange},
     config::{Churn, P2mForm, PvConfig},
     door::DoorM2p,
     kernel::PvMap,
 };
+pub(super) use self::{boot::CannotBoot, churn::Churning};
 
 /// What Xen knows of a PV domain.
 #[derive(Debug)]
@@ -81,6 +82,8 @@ pub(super) struct Pv {
     kernel: Mutex<Option<Kernel>>,
     /// Whether the guest clears a page before it gives it back.
     scrubs: bool,
+    /// The seed of what it does at random.
+    seed: u64,
     /// Whether the guest has prepared to be suspended, or was never run here.
     asleep: AtomicBool,
 }
@@ -93,6 +96,7 @@ impl Pv {
         config: &PvConfig,
         capacity: u64,
         vcpus: u32,
+        seed: u64,
     ) -> io::Result<Option<Self>> {
         let (frames, types) = (Region::private(index(capacity * 8))?, Region::private(index(capacity))?);
         let reserved = Bits::new(capacity)?;
@@ -109,6 +113,7 @@ impl Pv {
             vcpus: Mutex::new((0..vcpus).map(|_| Vcpu::default()).collect()),
             kernel: Mutex::new(None),
             scrubs: config.scrubs,
+            seed,
             asleep: AtomicBool::new(true),
         }))
     }
