@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from xenmig._native import PAGE_SIZE, SimHost
 from xenmig._native import SimDomain as Domain
 from xenmig.errors import SimError
+from xenmig.sim_pv import Pv, native_pv
 from xenmig.workload import HotCold, Idle, Phase, Phased, Scripted, Step, Uniform, Workload, native_workload
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ __all__ = [
     "Idle",
     "Phase",
     "Phased",
+    "Pv",
     "Scripted",
     "Step",
     "Uniform",
@@ -74,6 +76,7 @@ class Host:
         special_pages: bool = True,
         highest_pfn: int | None = None,
         vram_tracking: bool = False,
+        pv: Pv | None = None,
         seed: int = 0,
     ) -> Domain:
         """Makes a domain. It runs at once, or waits empty to be restored into.
@@ -87,10 +90,12 @@ class Host:
                 and the same `special_pages` and `highest_pfn` as the saved one has.
             holes: Ranges of pfns without a page, each ``(first, end)``.
             special_pages: Whether it has the eight pages just below 4 GiB (store, console, ...) of a PVH
-                guest. With them the p2m is almost 4 GiB long, however little RAM there is.
+                guest. With them the p2m is almost 4 GiB long, however little RAM there is. A PV guest has
+                none.
             highest_pfn: A further page at this pfn, to make the p2m longer.
             vram_tracking: Whether log-dirty mode is on from the start, as the device model does for its
                 screen.
+            pv: Makes it a PV guest. All PV guests of a host together have less than 5 GiB of memory.
             seed: Seed of the vCPUs' choices and of the state that is not memory.
 
         Returns:
@@ -107,11 +112,12 @@ class Host:
             workload=name,
             workload_params=params,
             holes=holes,
-            special_pages=special_pages,
+            special_pages=special_pages and pv is None,
             highest_pfn=highest_pfn,
             vram_tracking=vram_tracking,
             populated=populated,
             seed=seed,
+            pv=native_pv(pv),
         )
 
     def domain(self, domid: int) -> Domain:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import errno
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 from hypothesis import given
@@ -21,6 +21,7 @@ from xenmig.sim import (
     Idle,
     Phase,
     Phased,
+    Pv,
     Scripted,
     Step,
     Uniform,
@@ -178,3 +179,75 @@ def test_special_pages_make_a_long_p2m(host: Host) -> None:
         special: host.create(memory="64M", special_pages=special).p2m_size for special in (True, False)
     }
     assert sizes == {True: 0xFF000, False: (64 << 20) // 4096}
+
+
+@pytest.mark.parametrize("width", [32, 64])
+@pytest.mark.parametrize("p2m", ["list", "tree"])
+def test_a_pv_guest_is_made_and_sound(
+    host: Host, width: Literal[32, 64], p2m: Literal["list", "tree"]
+) -> None:
+    pv = Pv(width, p2m, spare_pfns=1000, offline_vcpus=[1])
+    guest = host.create(memory="64M", vcpus=3, pv=pv)
+    guest.check_pv()
+    pages = (64 << 20) // 4096
+    assert (guest.p2m_size, guest.pages_populated) == (pages + 1000, pages)
+    guest.fill(1)
+    guest.suspend()
+    guest.check_pv()
+    twin = host.create(memory="64M", vcpus=3, pv=pv)
+    twin.fill(1)
+    twin.suspend()
+    assert twin.fingerprint() == guest.fingerprint()
+    assert twin.differing_pages(guest) == []
+    twin.resume()
+    twin.check_pv()
+
+
+def test_a_pv_guests_kernel_is_busy(host: Host) -> None:
+    pv = Pv(ptes_per_s=5000, tables_per_s=1000, balloons_per_s=5000)
+    guest = host.create(memory="64M", pv=pv)
+    pages = guest.pages_populated
+    deadline = time.monotonic() + 20
+    while guest.pages_populated == pages:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    guest.suspend()
+    guest.check_pv()
+
+
+@pytest.mark.parametrize(
+    ("pv", "error"),
+    [
+        (Pv(width=16), "32 or 64 bits"),  # type: ignore[arg-type]
+        (Pv(p2m="map"), "p2m is 'map': give one of 'list', 'tree'"),  # type: ignore[arg-type]
+        (Pv(spare_pfns=-1), "-1"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_what_is_no_pv_guest_is_refused(host: Host, pv: Pv, error: str) -> None:
+    with pytest.raises(ValueError, match=error):
+        host.create(memory="64M", pv=pv)
+
+
+def test_a_pv_guest_that_makes_no_sense_is_refused(host: Host) -> None:
+    for pv, error in [
+        (Pv(offline_vcpus=[0]), "from 1 on"),
+        (Pv(spare_pfns=1 << 25), "below 0x2000000"),
+        (Pv(ptes_per_s=-1), "ptes_per_s"),
+    ]:
+        with pytest.raises(SimError, match=error):
+            host.create(memory="64M", pv=pv)
+    with pytest.raises(SimError, match="no frames left"):
+        host.create(memory="6G", pv=Pv())
+    with pytest.raises(TypeError, match=r"give a xenmig\.sim\.Pv"):
+        host.create(memory="64M", pv={})  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="no parameter 'mfns'"):
+        SimHost().create(memory=64 << 20, special_pages=False, pv={"mfns": 3})
+    with pytest.raises(SimError, match="special pages"):
+        SimHost().create(memory=64 << 20, pv={})
+    assert host.domids == []
+
+
+def test_a_guest_that_is_no_pv_guest_is_not_checked(host: Host) -> None:
+    with pytest.raises(SimError, match="no PV guest"):
+        host.create(memory="64M").check_pv()

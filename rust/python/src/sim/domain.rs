@@ -148,6 +148,12 @@ impl PySimDomain {
         self.with(py, "fingerprint", |domain| Ok(domain.fingerprint().to_string()))
     }
 
+    /// Checks that a PV guest is sound: that its p2m, its page tables, Xen's page types and the machine-to-phys table tell
+    /// the same story. The vCPUs are stopped meanwhile.
+    fn check_pv(&self, py: Python<'_>) -> PyResult<()> {
+        self.with(py, "check_pv", SimDomain::check_pv)
+    }
+
     /// Returns the first pfns, at most ``limit``, where the memory of the two domains is not the same.
     #[pyo3(signature = (other, limit = 16))]
     fn differing_pages(&self, py: Python<'_>, other: &Bound<'_, Self>, limit: usize) -> PyResult<Vec<u64>> {

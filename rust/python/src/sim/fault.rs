@@ -8,7 +8,7 @@ use xenmig_types::Pfn;
 use crate::args::{Count, choice, quoted};
 
 /// The verbs' names in Python: those of the Rust methods.
-pub(super) const VERBS: [(&str, Verb); 23] = [
+pub(super) const VERBS: [(&str, Verb); 31] = [
     ("version", Verb::Version),
     ("domain_info", Verb::DomainInfo),
     ("nr_gpfns", Verb::NrGpfns),
@@ -30,6 +30,14 @@ pub(super) const VERBS: [(&str, Verb); 23] = [
     ("populate", Verb::Populate),
     ("depopulate", Verb::Depopulate),
     ("seed_grants", Verb::SeedGrants),
+    ("guest_width", Verb::GuestWidth),
+    ("set_guest_width", Verb::SetGuestWidth),
+    ("vcpu_online", Verb::VcpuOnline),
+    ("vcpu_state", Verb::VcpuState),
+    ("set_vcpu_state", Verb::SetVcpuState),
+    ("map_m2p", Verb::MapM2p),
+    ("compat_m2p_frame", Verb::CompatM2pFrame),
+    ("pin_tables", Verb::PinTables),
     ("suspend", Verb::Suspend),
     ("resume", Verb::Resume),
 ];

@@ -9,7 +9,7 @@ use xenmig_hypervisor::{
     sim::{DomainConfig, SimDomain, SimError, SimHost},
 };
 
-use super::{PySimDomain, workload};
+use super::{PySimDomain, pv, workload};
 use crate::{
     args::{Count, DomidArg, count},
     detach::detached,
@@ -43,10 +43,12 @@ impl PySimHost {
     }
 
     /// Makes a domain of ``memory`` bytes and lets it run; with ``populated=False`` it is empty and paused, to be
-    /// restored into. Holes are pairs of the first pfn and the one after the last.
+    /// restored into. Holes are pairs of the first pfn and the one after the last. A dictionary ``pv`` makes it a PV
+    /// guest: ``width``, ``p2m``, ``spare_pfns``, ``offline_vcpus``, ``ptes_per_s``, ``tables_per_s``,
+    /// ``balloons_per_s``, each of which may be missing.
     #[pyo3(signature = (
         *, memory, domid = None, vcpus = 1, workload = "idle", workload_params = None, holes = Vec::new(),
-        special_pages = true, highest_pfn = None, vram_tracking = false, populated = true, seed = 0,
+        special_pages = true, highest_pfn = None, vram_tracking = false, populated = true, seed = 0, pv = None,
     ))]
     #[expect(clippy::too_many_arguments, reason = "each is a keyword in Python")]
     fn create(
@@ -63,6 +65,7 @@ impl PySimHost {
         vram_tracking: bool,
         populated: bool,
         #[pyo3(from_py_with = count)] seed: u64,
+        pv: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<PySimDomain> {
         let config = DomainConfig {
             domid: domid.map(|domid| domid.0),
@@ -75,6 +78,7 @@ impl PySimHost {
             vram_tracking,
             populated,
             seed,
+            pv: pv::read(pv)?,
             ..DomainConfig::default()
         };
         detached(py, || self.host.create(config)).map(|domain| self.domain_of(domain))

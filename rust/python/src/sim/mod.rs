@@ -6,6 +6,7 @@ mod fault;
 mod handle;
 mod host;
 mod observed;
+mod pv;
 mod workload;
 
 use pyo3::prelude::*;

@@ -112,7 +112,7 @@ fn read_step(step: &Bound<'_, PyAny>) -> PyResult<(When, Action)> {
 }
 
 /// A dictionary with known keys.
-struct Params<'a, 'py> {
+pub(super) struct Params<'a, 'py> {
     what: &'a str,
     given: Option<&'a Bound<'py, PyDict>>,
     keys: &'static [&'static str],
@@ -120,7 +120,7 @@ struct Params<'a, 'py> {
 
 impl<'a, 'py> Params<'a, 'py> {
     /// Takes a dictionary that has no other keys than `keys`.
-    fn new(
+    pub(super) fn new(
         what: &'a str,
         given: Option<&'a Bound<'py, PyDict>>,
         keys: &'static [&'static str],
@@ -141,7 +141,7 @@ impl<'a, 'py> Params<'a, 'py> {
         self.get_or_none(key)?.ok_or_else(|| self.wrong(&format!("needs the parameter '{key}'")))
     }
 
-    fn get_or_none<T>(&self, key: &str) -> PyResult<Option<T>>
+    pub(super) fn get_or_none<T>(&self, key: &str) -> PyResult<Option<T>>
     where
         T: for<'b> FromPyObject<'b, 'py, Error: Into<PyErr>>,
     {
