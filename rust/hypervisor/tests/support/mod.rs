@@ -4,6 +4,8 @@
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+pub(crate) mod pv;
+
 use std::{ops::Range, sync::Arc};
 
 use xenmig_hypervisor::{
