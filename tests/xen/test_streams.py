@@ -38,7 +38,7 @@ RECORDS = [
 PV_RECORDS = [
     *("X86_PV_INFO", "X86_CPUID_POLICY", "X86_MSR_POLICY", "STATIC_DATA_END", "X86_PV_P2M_FRAMES"),
     *("PAGE_DATA", "X86_TSC_INFO", "SHARED_INFO"),
-    *("X86_PV_VCPU_BASIC", "X86_PV_VCPU_EXTENDED", "X86_PV_VCPU_XSAVE", "X86_PV_VCPU_MSRS", "END"),
+    *("X86_PV_VCPU_BASIC", "X86_PV_VCPU_EXTENDED", "X86_PV_VCPU_XSAVE", "END"),
 ]
 
 
@@ -84,7 +84,9 @@ def assert_equal_but_for_the_clocks(guest: Guest, theirs: Path, ours: Path) -> N
     """Checks two streams."""
     found = compare(theirs, ours)
     assert found.differences == []
-    assert found.records == (PV_RECORDS if guest.kind == "pv" else RECORDS)
+    # Whether a PV guest has registers of that kind is a matter of the processor.
+    records = [name for name in found.records if name != "X86_PV_VCPU_MSRS"]
+    assert records == (PV_RECORDS if guest.kind == "pv" else RECORDS)
     # An HVM guest's memory has some holes in it.
     assert found.pages > 0.99 * guest.memory_pages
     for kind, octets in found.context_differences.items():
