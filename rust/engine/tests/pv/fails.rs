@@ -9,7 +9,7 @@ use xenmig_hypervisor::{
 use xenmig_types::{DomainState, pv::GuestWidth};
 
 use crate::{
-    guests::{FORMS, WIDTHS, guest, odd, plain, saved},
+    guests::{FORMS, WIDTHS, guest, odd, plain, pte, saved},
     support::{
         account::{failed_cleanly, nothing_left},
         domains::libc_errno::{EINVAL, EPERM},
@@ -21,8 +21,9 @@ fn a_page_table_that_is_torn_to_the_end_cannot_be_sent() {
     for width in WIDTHS {
         for live in [true, false] {
             let host = SimHost::new();
+            let _neighbour = host.create(plain(width, FORMS[0], 512)).unwrap();
             let domain = guest(&host, &plain(width, FORMS[0], 512), Script::new());
-            let at = domain.pte_of(domain.pv_map().unwrap().data[9]).unwrap();
+            let at = pte(&domain, live);
             domain
                 .set_workload(Workload::Scripted(Script::new().with(When::AtSuspend, Action::TearPte(at))))
                 .unwrap();

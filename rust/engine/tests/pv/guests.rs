@@ -13,7 +13,7 @@ use xenmig_engine::{
 };
 use xenmig_hypervisor::{
     Source,
-    sim::{DomainConfig, P2mForm, PvConfig, Script, SimDomain, SimHost, Workload},
+    sim::{DomainConfig, P2mForm, PteAt, PvConfig, Script, SimDomain, SimHost, Workload},
 };
 use xenmig_types::{PAGE_SIZE_U64, pv::GuestWidth};
 
@@ -65,6 +65,14 @@ pub(crate) fn guest(host: &SimHost, config: &DomainConfig, script: Script) -> Ar
         host.create(DomainConfig { workload: Workload::Scripted(script), ..config.clone() }).unwrap();
     domain.fill(7);
     domain
+}
+
+/// Returns where the guest's kernel maps a page of data. Torn, an entry in an odd slot leads to a frame of a neighbour's, if
+/// there is one, and any other to a frame of Xen's.
+pub(crate) fn pte(domain: &SimDomain, odd: bool) -> PteAt {
+    let data = domain.pv_map().unwrap().data;
+    let mut ptes = data.into_iter().filter_map(|page| domain.pte_of(page));
+    ptes.find(|at| at.slot.is_multiple_of(2) != odd).unwrap()
 }
 
 /// Saves a guest as libxc would.

@@ -9,7 +9,7 @@ use xenmig_hypervisor::sim::{
 use xenmig_types::{PageType, Pfn, pv::GuestWidth};
 
 use crate::{
-    guests::{FORMS, WIDTHS, assert_same_guest, guest, odd, options, plain, restored, saved},
+    guests::{FORMS, WIDTHS, assert_same_guest, guest, odd, options, plain, pte, restored, saved},
     support::{account::nothing_left, policies::Recorder, save_to_file, toolstack::Toolstack},
 };
 
@@ -35,12 +35,13 @@ fn story(saved: &crate::support::Saved, pfn: Pfn) -> Vec<PageType> {
 
 #[test]
 fn a_page_table_in_mid_update_is_a_hole_now_and_sent_in_the_end() {
-    for width in WIDTHS {
+    for (width, odd) in WIDTHS.into_iter().flat_map(|width| [(width, false), (width, true)]) {
         let config = plain(width, FORMS[0], 512);
         let host = SimHost::new();
+        let _neighbour = host.create(config.clone()).unwrap();
         let mut table = Pfn(0);
-        let domain = scripted(&host, &config, |domain, map| {
-            let at = domain.pte_of(map.data[9]).unwrap();
+        let domain = scripted(&host, &config, |domain, _| {
+            let at = pte(domain, odd);
             table = at.table;
             // The tearing is a write, so it is in the first CLEAN as well; libxc's loop sends that round, too.
             Script::new()
@@ -225,6 +226,7 @@ proptest! {
     ) {
         let config = if is_odd { odd(width, form) } else { plain(width, form, 600) };
         let host = SimHost::new();
+        let _neighbour = host.create(config.clone()).unwrap();
         let domain = scripted(&host, &config, |domain, map| script(domain, map, &steps));
         let skip_redirtied = skip_redirtied && consult == Some(ConsultMode::Batch);
         let options = SaveOptions {

@@ -241,7 +241,33 @@ fn without_end(frames: &[Gfn], keep: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use xenmig_hypervisor::sim::{DomainConfig, SimHost};
+    use xenmig_types::PAGE_SIZE;
+
     use super::*;
+
+    /// A p2m of five entries, on a page of which all words count upwards.
+    fn five(width: GuestWidth) -> P2m {
+        let host = SimHost::new();
+        let domain = host.create(DomainConfig { memory_bytes: 1 << 20, ..DomainConfig::default() }).unwrap();
+        let mut page = [0; PAGE_SIZE];
+        for (number, word) in (100_u16..).zip(page.chunks_mut(width.bytes().into())) {
+            word[..2].copy_from_slice(&number.to_le_bytes());
+        }
+        page[3 * usize::from(width.bytes())..][..usize::from(width.bytes())].fill(0xff);
+        domain.write_page(Pfn(7), &page).unwrap();
+        let mapped = host.map(domain.domid(), &[Gfn(7)], Access::Read).unwrap();
+        P2m { width, entries: 5, pages: vec![Gfn(7)], mapped }
+    }
+
+    #[test]
+    fn entries_are_read_up_to_the_last_and_no_further() {
+        for width in [GuestWidth::Bits32, GuestWidth::Bits64] {
+            let p2m = five(width);
+            let frames: Vec<_> = (0..7).map(|pfn| p2m.frame(Pfn(pfn)).map(|frame| frame.0)).collect();
+            assert_eq!(frames, [Some(100), Some(101), Some(102), None, Some(104), None, None]);
+        }
+    }
 
     fn gfns(frames: &[u64]) -> Vec<Gfn> {
         frames.iter().map(|frame| Gfn(*frame)).collect()
