@@ -266,7 +266,7 @@ impl PvGuest<'_> {
         matches!(taken, Ok(true))
     }
 
-    /// Gets a page from Xen where the guest has none, in another frame, and uses it: it is dirty.
+    /// Gets a page from Xen where the guest has none, in another frame. Nothing logs that, until the guest writes to it.
     pub(super) fn balloon_in(&self, kernel: &mut Kernel, page: Pfn) -> bool {
         let has_place = self.p2m_entry(&kernel.p2m, page).is_some() && self.pv.frame(page).is_none();
         if !has_place || !self.make_leaf(kernel, page) || !self.get(page) {
@@ -274,7 +274,6 @@ impl PvGuest<'_> {
         }
         self.set_p2m_entry(&kernel.p2m, page, self.pv.frame(page));
         self.map_directly(kernel, page);
-        self.guest.logdirty.mark(page);
         kernel.out.retain(|out| *out != page);
         true
     }
