@@ -17,6 +17,7 @@ from tests.parity.protocol import (
     DomainSpec,
     EngineName,
     FakexenError,
+    PvMap,
     RestoreOptions,
     RestoreOutcome,
     SaveOptions,
@@ -132,6 +133,10 @@ class Worker:
     def state(self, domid: int) -> State:
         """Tells what a domain is and does."""
         return cast("State", self._do("state", domid=domid))
+
+    def pv_map(self, domid: int) -> PvMap:
+        """Tells what a PV guest uses its pages for."""
+        return cast("PvMap", self._do("pv_map", domid=domid))
 
     def differing(self, one: int, other: int, limit: int = 8) -> list[int]:
         """Returns the first pfns at which two domains differ."""

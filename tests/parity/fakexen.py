@@ -10,10 +10,10 @@ import ctypes
 import json
 from typing import Any, cast
 
-from tests.parity.protocol import Counters, FakexenError, State
+from tests.parity.protocol import Counters, FakexenError, PvMap, State
 
 #: The version of the control interface that is used here.
-ABI = 1
+ABI = 2
 #: Text that a call may return, in bytes.
 TEXT_BYTES = 1 << 16
 PAGE_BYTES = 4096
@@ -92,6 +92,10 @@ class Fakexen:
     def state(self, domid: int) -> State:
         """Tells what a domain is and does."""
         return cast("State", json.loads(self._call("state", domid)[1]))
+
+    def pv_map(self, domid: int) -> PvMap:
+        """Tells what a PV guest uses its pages for."""
+        return cast("PvMap", json.loads(self._call("pv_map", domid)[1]))
 
     def differing(self, one: int, other: int, limit: int) -> list[int]:
         """Returns the first pfns at which two domains differ."""

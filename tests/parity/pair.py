@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.parity.client import Worker
-    from tests.parity.protocol import DomainSpec, EngineName, SaveOptions, SaveOutcome
+    from tests.parity.protocol import DomainSpec, EngineName, SaveOptions, SaveOutcome, State
 
 #: Calls that both engines make equally often: what changes the log-dirty bitmap, what a batch consists of.
 #: (Of others xenmig makes fewer, since it keeps what libxc asks for again.)
@@ -23,27 +23,40 @@ SAME_CALLS = (
     "mmapbatch",
     "gettscinfo",
     "gethvmcontext",
+    "getvcpuinfo",
+    "getvcpucontext",
+    "get_ext_vcpucontext",
+    "getvcpuextstate",
+    "get_vcpu_msrs",
 )
 
 
 @dataclass(frozen=True)
 class Saved:
-    """A domain that was saved."""
+    """A domain that was saved, and its state behind that. Of two PV guests only the second still exists."""
 
     domid: int
     stream: Path
     options: SaveOptions
     outcome: SaveOutcome
     calls: dict[str, int]
+    state: State | None
 
 
 def save_both(xen: Worker, spec: DomainSpec, directory: Path, options: SaveOptions) -> tuple[Saved, Saved]:
-    """Saves two equal domains, one with libxc and one with xenmig. The files are named after the engines."""
+    """Saves two equal domains, one with libxc and one with xenmig. The files are named after the engines.
+
+    PV guests have the machine's frames in their memory: each gets a machine of its own, so that these are
+    equal.
+    """
 
     def save(engine: EngineName) -> Saved:
+        if spec.pv is not None:
+            xen.reset()
         domid, stream = xen.create(spec), directory / engine
         outcome = xen.save(engine, domid, stream, options)
-        return Saved(domid, stream, options, outcome, xen.counters(domid)["calls"])
+        state = None if spec.pv is None else xen.state(domid)
+        return Saved(domid, stream, options, outcome, xen.counters(domid)["calls"], state)
 
     return save("libxc"), save("xenmig")
 

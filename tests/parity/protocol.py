@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, TypedDict
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 #: A pfn, or the pfns from the first number up to, but without, the second.
 Pfns: TypeAlias = "int | tuple[int, int]"
@@ -19,6 +19,10 @@ Pfns: TypeAlias = "int | tuple[int, int]"
 Moment: TypeAlias = Literal[
     "before_clean", "before_peek", "before_types", "before_map", "after_map", "at_suspend"
 ]
+#: What the kernel of a PV guest does, ``PvAction`` of ``rust/fakexen/src/pv_spec.rs``: ``"mend"``,
+#: ``"bump_generation"``, or the name of an action and what it is done with. An entry of a page table is given
+#: by the page that the kernel maps by it among all its memory, or as a page table's pfn and a slot.
+PvAction: TypeAlias = "Literal['mend', 'bump_generation'] | Mapping[str, object]"
 #: What a precopy policy answers: ``XGS_POLICY_*`` of ``xenguest.h``.
 ABORT, CONTINUE, STOP_AND_COPY = -1, 0, 1
 #: Which policy is asked: none, so that the engine's own default decides; one that answers as libxc's default
@@ -41,6 +45,7 @@ class Step:
         write: Pages that it writes.
         balloon_out: Pages that it then gives back to Xen.
         balloon_in: Pages that it then gets from Xen.
+        pv: What the kernel of a PV guest does after that, in order.
     """
 
     when: Moment
@@ -48,6 +53,34 @@ class Step:
     write: Sequence[Pfns] = ()
     balloon_out: Sequence[Pfns] = ()
     balloon_in: Sequence[Pfns] = ()
+    pv: Sequence[PvAction] = ()
+
+
+@dataclass(frozen=True)
+class PvSpec:
+    """What makes a domain a PV guest.
+
+    Attributes:
+        width: The width of its words in bytes: 4 or 8. An empty domain is 8 bytes wide all the same.
+        tree: Whether its p2m is a tree, rather than a list in its page tables.
+        first_slot: Slot of an L2 table that the list begins at, at most 16.
+        spare_pfns: Pfns that the p2m has entries for behind the last page.
+        offline_vcpus: vCPUs that were never brought up; not the first.
+        extended: Whether a vCPU has an extended context.
+        xsave_bytes: Size of what XSAVE saves of a vCPU, 16 to 8192; 0 for nothing.
+        msrs: MSRs of a vCPU that are not 0, at most 7.
+        scrubs: Whether the kernel clears a page before it gives it back.
+    """
+
+    width: int = 8
+    tree: bool = False
+    first_slot: int = 0
+    spare_pfns: int = 0
+    offline_vcpus: list[int] = field(default_factory=list)
+    extended: bool = True
+    xsave_bytes: int = 832
+    msrs: int = 2
+    scrubs: bool = True
 
 
 @dataclass(frozen=True)
@@ -56,6 +89,7 @@ class DomainSpec:
 
     Attributes:
         memory_pages: Pages of RAM, from pfn 0 on, holes included.
+        vcpus: Number of vCPUs.
         holes: Pfns without a page.
         highest_pfn: A further page at this pfn, below 2**32.
         special_pages: Whether there are the eight pages just below 4 GiB of a PVH guest.
@@ -71,11 +105,13 @@ class DomainSpec:
         cpu_policy: ``{"leaves": [[leaf, subleaf, a, b, c, d], ...], "msrs": {index: value}}``; a plausible
             one without it.
         types: Page types to be reported instead of the true ones, as pairs of pfn and number (0 to 15).
+        pv: Makes it a PV guest.
         steps: What the guest does.
         domid: Its number; the next free one without it.
     """
 
     memory_pages: int = 1024
+    vcpus: int = 1
     holes: list[Pfns] = field(default_factory=list)
     highest_pfn: int | None = None
     special_pages: bool = False
@@ -89,6 +125,7 @@ class DomainSpec:
     hvm_params: dict[int, int] | None = None
     cpu_policy: dict[str, Any] | None = None
     types: list[tuple[int, int]] = field(default_factory=list)
+    pv: PvSpec | None = None
     steps: list[Step] = field(default_factory=list)
     domid: int | None = None
 
@@ -203,6 +240,34 @@ class RestoreOutcome:
     error: str = ""
 
 
+class PvState(TypedDict):
+    """What a PV guest has beside.
+
+    Attributes:
+        width_bytes: The width of its words.
+        online: Which vCPUs are online.
+        fingerprint: Of everything; the same before a migration and after it.
+        unsound: What is wrong with it; ``None`` if nothing is.
+    """
+
+    width_bytes: int
+    online: list[bool]
+    fingerprint: str
+    unsound: str | None
+
+
+class PvMap(TypedDict):
+    """What a PV guest uses its pages for, as pfns. Tables have their type's number, too."""
+
+    start_info: int
+    store: int
+    console: int
+    p2m_pages: list[int]
+    gdts: list[int]
+    tables: list[tuple[int, int]]
+    data: list[int]
+
+
 class State(TypedDict):
     """What a domain is and does, as ``fakexen_state`` tells it. Contents are digests."""
 
@@ -223,6 +288,7 @@ class State(TypedDict):
     tsc: dict[str, int]
     cpuid: str
     msrs: str
+    pv: PvState | None
     grants: list[list[int]]
 
 

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Which set of functions this is; counted up when one of them changes.
-const ABI: c_int = 1;
+const ABI: c_int = 2;
 
 /// Returns the version of the control interface.
 #[unsafe(no_mangle)]
@@ -132,7 +132,8 @@ control! {
     fn fakexen_workload(domid: c_int, json: *const c_char) {
         // SAFETY: a C string, says the caller.
         let workload: WorkloadSpec = unsafe { parse(json)? };
-        done(domain(domid)?.sim.set_workload(workload.workload()))
+        let sim = &domain(domid)?.sim;
+        done(sim.set_workload(workload.workload(sim)))
     }
 
     /// Fills RAM with bytes that look random and depend on the seed.
@@ -169,6 +170,11 @@ control! {
         Ok(Reply::Json(report::state(&*domain(domid)?)?))
     }
 
+    /// Returns JSON: what a PV guest uses its pages for.
+    fn fakexen_pv_map(domid: c_int) {
+        Ok(Reply::Json(report::pv_map(&*domain(domid)?)?))
+    }
+
     /// Returns JSON: the first pfns, at most `limit`, at which two domains differ.
     fn fakexen_differing(one: c_int, other: c_int, limit: c_int) {
         let limit = usize::try_from(limit).unwrap_or(0);
@@ -198,7 +204,7 @@ control! {
     /// Destroys all domains, removes all faults, and begins to count at zero. What is mapped stays mapped, and counted.
     fn fakexen_reset() {
         faults::clear();
-        host::domids().into_iter().try_for_each(host::destroy)?;
+        host::reset()?;
         tally::HOST.reset();
         tally::UNSAFE_POINTERS.store(0, Ordering::Relaxed);
         areas::SUMS.reset();

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! `domctl`: everything that is about one domain, but for its log-dirty mode (`shadow.rs`).
+//! `domctl`: everything that is about one domain, but for its log-dirty mode (`shadow.rs`) and the state of a PV guest's
+//! vCPUs (`vcpus.rs`).
 
 use std::sync::Arc;
 
 use xenmig_hypervisor::{
-    Hypervisor, HypervisorError,
+    Hypervisor, HypervisorError, PvVerbs,
     sim::{SimError, Verb},
 };
-use xenmig_types::{DomainState, GuestKind, PageType, Pfn, TscInfo};
+use xenmig_types::{DomainState, Gfn, GuestKind, PageType, Pfn, TscInfo};
 
 use crate::{
     caller::Memory,
@@ -22,6 +23,7 @@ use crate::{
     shadow,
     spec::Failure,
     tally::{self, Answer, Scope},
+    vcpus,
 };
 
 /// Where the page type is in what `getpageframeinfo3` returns.
@@ -44,6 +46,17 @@ pub(crate) fn domctl(at: u64) -> Answer {
     match header.cmd {
         ctl::SHADOW_OP => shadow::shadow_op(domain, body),
         ctl::GETPAGEFRAMEINFO3 => call(Kind::GetPageFrameInfo3, page_types),
+        ctl::GET_ADDRESS_SIZE => call(Kind::GetAddressSize, get_address_size),
+        ctl::SET_ADDRESS_SIZE => call(Kind::SetAddressSize, set_address_size),
+        ctl::GETVCPUINFO => call(Kind::GetVcpuInfo, vcpus::info),
+        ctl::GETVCPUCONTEXT => call(Kind::GetVcpuContext, vcpus::get_context),
+        ctl::SETVCPUCONTEXT => call(Kind::SetVcpuContext, vcpus::set_context),
+        ctl::GET_EXT_VCPUCONTEXT => call(Kind::GetExtVcpuContext, vcpus::get_extended),
+        ctl::SET_EXT_VCPUCONTEXT => call(Kind::SetExtVcpuContext, vcpus::set_extended),
+        ctl::GETVCPUEXTSTATE => call(Kind::GetVcpuExtState, vcpus::get_xsave),
+        ctl::SETVCPUEXTSTATE => call(Kind::SetVcpuExtState, vcpus::set_xsave),
+        ctl::GET_VCPU_MSRS => call(Kind::GetVcpuMsrs, vcpus::get_msrs),
+        ctl::SET_VCPU_MSRS => call(Kind::SetVcpuMsrs, vcpus::set_msrs),
         ctl::GETHVMCONTEXT => call(Kind::GetHvmContext, get_hvm_context),
         ctl::SETHVMCONTEXT => call(Kind::SetHvmContext, set_hvm_context),
         ctl::GETTSCINFO => call(Kind::GetTscInfo, get_tsc_info),
@@ -70,7 +83,8 @@ fn done(result: Result<(), SimError>) -> Answer {
     result.map(|()| 0).map_err(|error| Failure::from(error).errno)
 }
 
-fn verb<T>(result: Result<T, HypervisorError>) -> Result<T, i32> {
+/// Returns a verb's result with the errno of its failure.
+pub(crate) fn verb<T>(result: Result<T, HypervisorError>) -> Result<T, i32> {
     result.map_err(|error| errno(&error))
 }
 
@@ -126,11 +140,38 @@ fn page_types(domain: &Domain, body: u64) -> Answer {
     let frames = usize::try_from(asked.num).ok().and_then(|num| buffer.get_mut(..num)).unwrap_or_default();
     Memory::Hypercall.read_all(asked.array, frames)?;
     for frame in frames.iter_mut() {
-        let kind = if domain.sim.is_populated(Pfn(*frame)) { PageType::Notab } else { PageType::Xtab };
-        let other = if domain.types.is_empty() { None } else { domain.types.get(frame).copied() };
+        let (pfn, kind) = page_type(domain, *frame);
+        let other = if domain.types.is_empty() { None } else { domain.types.get(&pfn).copied() };
         *frame = other.unwrap_or_else(|| kind.number().into()) << TYPE_SHIFT;
     }
     Memory::Hypercall.write_all(asked.array, frames)?;
+    Ok(0)
+}
+
+/// Returns at which pfn a domain has a frame, and of which type it is. Where it has none, the pfn says nothing.
+fn page_type(domain: &Domain, frame: u64) -> (u64, PageType) {
+    match domain.sim.door_type(Gfn(frame)) {
+        Some(kind) => (domain.sim.door_frame(Gfn(frame), false).unwrap_or(u64::MAX), kind),
+        None if domain.sim.is_populated(Pfn(frame)) => (frame, PageType::Notab),
+        None => (frame, PageType::Xtab),
+    }
+}
+
+/// Xen counts the width of a guest's words in bits. That of a guest that is not PV is the hypervisor's.
+fn get_address_size(domain: &Domain, body: u64) -> Answer {
+    let bytes = if domain.is_pv() { verb(host::sim().guest_width(domain.domid))? } else { 8 };
+    Memory::Hypercall.write(body, &(u32::from(bytes) * 8))?;
+    Ok(0)
+}
+
+fn set_address_size(domain: &Domain, body: u64) -> Answer {
+    let bits: u32 = Memory::Hypercall.read(body)?;
+    let bytes = match bits {
+        32 => 4,
+        64 => 8,
+        _ => return Err(libc::EINVAL),
+    };
+    verb(host::sim().set_guest_width(domain.domid, bytes))?;
     Ok(0)
 }
 

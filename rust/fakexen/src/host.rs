@@ -35,22 +35,24 @@ pub(crate) struct Domain {
     pub(crate) types: BTreeMap<u64, u64>,
     /// Calls about this domain.
     pub(crate) tally: Tally,
+    /// Whether it is a PV guest.
+    pv: bool,
     /// Whether it ever ran: its CPU policy cannot be changed any more.
     started: AtomicBool,
 }
 
 #[derive(Debug)]
 struct Host {
-    sim: SimHost,
+    sim: RwLock<SimHost>,
     domains: RwLock<BTreeMap<u16, Arc<Domain>>>,
 }
 
 static HOST: LazyLock<Host> =
-    LazyLock::new(|| Host { sim: SimHost::new(), domains: RwLock::new(BTreeMap::new()) });
+    LazyLock::new(|| Host { sim: RwLock::new(SimHost::new()), domains: RwLock::new(BTreeMap::new()) });
 
 /// Returns the host that answers for the simulated domains.
-pub(crate) fn sim() -> &'static SimHost {
-    &HOST.sim
+pub(crate) fn sim() -> SimHost {
+    HOST.sim.read().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
 /// Returns a domain.
@@ -88,6 +90,7 @@ pub(crate) fn create(spec: &Spec) -> Result<Arc<Domain>, Failure> {
         grants,
         types: spec.types.iter().copied().collect(),
         tally: Tally::new(),
+        pv: spec.pv.is_some(),
     });
     if let Err(failure) = ready {
         self::sim().destroy(domain.domid)?;
@@ -107,6 +110,15 @@ fn prepare(sim: &SimDomain, spec: &Spec, policy: &Policy) -> Result<(), Failure>
         sim.door_warm().map_err(|error| Failure::system("backing RAM with memory", &error))?;
     }
     self::sim().set_cpu_policy(sim.domid(), &policy.serialise())?;
+    // Now that the domain is there: a script may name entries of its page tables by what they lead to.
+    sim.set_workload(spec.workload.workload(sim))?;
+    Ok(())
+}
+
+/// Destroys all domains. Those that come have the same numbers and machine frames again as those that went.
+pub(crate) fn reset() -> Result<(), Failure> {
+    domids().into_iter().try_for_each(destroy)?;
+    *HOST.sim.write().unwrap_or_else(PoisonError::into_inner) = SimHost::new();
     Ok(())
 }
 
@@ -120,6 +132,11 @@ pub(crate) fn destroy(domid: u16) -> Result<(), Failure> {
 }
 
 impl Domain {
+    /// Says whether it is a PV guest, which knows its pages by the machine's frames.
+    pub(crate) fn is_pv(&self) -> bool {
+        self.pv
+    }
+
     /// Notes that the domain runs.
     pub(crate) fn start(&self) {
         self.started.store(true, Ordering::Release);

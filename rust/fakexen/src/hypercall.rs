@@ -8,7 +8,7 @@ use crate::{
     domctl, faults,
     kinds::Kind,
     layout::{Hypercall, MulticallEntry, op},
-    memory_op, small_ops, sysctl,
+    machine, memory_op, small_ops, sysctl,
     tally::{self, Answer, Scope},
     trace::trace,
 };
@@ -20,21 +20,23 @@ const RESULT: u64 = 8;
 pub(crate) fn hypercall(arg: u64) -> Result<c_int, i32> {
     let call: Hypercall = Memory::User.read(arg)?;
     faults::spend_call();
-    let [first, second, ..] = call.arg;
+    let [first, second, _, fourth, _] = call.arg;
     let answer = match call.op {
         op::MULTICALL => multicall(first, second),
-        other => dispatch(other, first, second),
+        other => dispatch(other, first, second, fourth),
     }?;
     #[expect(clippy::cast_possible_truncation, reason = "ioctl returns an int, and so does the kernel's")]
     Ok(answer as c_int)
 }
 
-fn dispatch(number: u64, first: u64, second: u64) -> Answer {
+/// Answers a hypercall. The third argument is of no use in any of them.
+fn dispatch(number: u64, first: u64, second: u64, fourth: u64) -> Answer {
     match number {
         op::DOMCTL => domctl::domctl(first),
         op::MEMORY_OP => memory_op::memory_op(first, second),
         op::SYSCTL => sysctl::sysctl(first),
         op::HVM_OP => small_ops::hvm_op(first, second),
+        op::MMUEXT_OP => machine::mmuext_op(first, second, fourth),
         op::XEN_VERSION => small_ops::xen_version(first, second),
         op::SCHED_OP => small_ops::sched_op(first, second),
         _ => unknown("hypercall", number),
@@ -52,8 +54,9 @@ fn multicall(list: u64, count: u64) -> Answer {
     tally::call(Kind::Multicall, Scope::Host, || {
         for number in 0..count {
             let place = list.wrapping_add(number.wrapping_mul(size_of::<MulticallEntry>() as u64));
-            let MulticallEntry { op, args: [first, second, ..], .. } = Memory::Hypercall.read(place)?;
-            let result = dispatch(op, first, second).unwrap_or_else(|errno| -i64::from(errno));
+            let MulticallEntry { op, args: [first, second, _, fourth, ..], .. } =
+                Memory::Hypercall.read(place)?;
+            let result = dispatch(op, first, second, fourth).unwrap_or_else(|errno| -i64::from(errno));
             Memory::Hypercall.write(place.wrapping_add(RESULT), &result.cast_unsigned())?;
         }
         Ok(0)

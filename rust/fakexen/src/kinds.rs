@@ -63,6 +63,28 @@ kinds! {
     SetTscInfo = "settscinfo",
     /// `XEN_DOMCTL_getpageframeinfo3`.
     GetPageFrameInfo3 = "getpageframeinfo3",
+    /// `XEN_DOMCTL_get_address_size`.
+    GetAddressSize = "get_address_size",
+    /// `XEN_DOMCTL_set_address_size`.
+    SetAddressSize = "set_address_size",
+    /// `XEN_DOMCTL_getvcpuinfo`.
+    GetVcpuInfo = "getvcpuinfo",
+    /// `XEN_DOMCTL_getvcpucontext`.
+    GetVcpuContext = "getvcpucontext",
+    /// `XEN_DOMCTL_setvcpucontext`.
+    SetVcpuContext = "setvcpucontext",
+    /// `XEN_DOMCTL_get_ext_vcpucontext`.
+    GetExtVcpuContext = "get_ext_vcpucontext",
+    /// `XEN_DOMCTL_set_ext_vcpucontext`.
+    SetExtVcpuContext = "set_ext_vcpucontext",
+    /// `XEN_DOMCTL_getvcpuextstate`.
+    GetVcpuExtState = "getvcpuextstate",
+    /// `XEN_DOMCTL_setvcpuextstate`.
+    SetVcpuExtState = "setvcpuextstate",
+    /// `XEN_DOMCTL_get_vcpu_msrs`.
+    GetVcpuMsrs = "get_vcpu_msrs",
+    /// `XEN_DOMCTL_set_vcpu_msrs`.
+    SetVcpuMsrs = "set_vcpu_msrs",
     /// `XEN_DOMCTL_get_cpu_policy`.
     GetCpuPolicy = "get_cpu_policy",
     /// `XEN_DOMCTL_set_cpu_policy`.
@@ -71,6 +93,14 @@ kinds! {
     SystemCpuPolicy = "sysctl_get_cpu_policy",
     /// `XENMEM_maximum_gpfn`.
     MaximumGpfn = "maximum_gpfn",
+    /// `XENMEM_maximum_ram_page`.
+    MaximumRamPage = "maximum_ram_page",
+    /// `XENMEM_machphys_mfn_list`.
+    MachphysList = "machphys_mfn_list",
+    /// `XENMEM_machphys_compat_mfn_list`.
+    MachphysCompatList = "machphys_compat_mfn_list",
+    /// `mmuext_op`, whatever its operations are.
+    Mmuext = "mmuext_op",
     /// `XENMEM_populate_physmap`.
     PopulatePhysmap = "populate_physmap",
     /// `XENMEM_decrease_reservation`.

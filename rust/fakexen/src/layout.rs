@@ -37,6 +37,8 @@ macro_rules! plain {
 // SAFETY: an integer.
 unsafe impl Plain for u64 {}
 // SAFETY: an integer.
+unsafe impl Plain for u32 {}
+// SAFETY: an integer.
 unsafe impl Plain for i32 {}
 
 plain! {
@@ -92,6 +94,20 @@ plain! {
     /// `struct xen_domctl_getpageframeinfo3`.
     struct GetPageFrameInfo3, 16 { num: u64, array: u64, }
 
+    /// `struct xen_domctl_getvcpuinfo`.
+    struct GetVcpuInfo, 24 {
+        vcpu: u32, online: u8, blocked: u8, running: u8, _pad0: u8, cpu_time: u64, cpu: u32, _pad1: u32,
+    }
+
+    /// `struct xen_domctl_vcpucontext`.
+    struct VcpuContext, 16 { vcpu: u32, _pad: u32, context: u64, }
+
+    /// `struct xen_domctl_vcpuextstate`.
+    struct VcpuExtState, 32 { vcpu: u32, _pad: u32, features: u64, size: u64, buffer: u64, }
+
+    /// `struct xen_domctl_vcpu_msrs`.
+    struct VcpuMsrs, 16 { vcpu: u32, count: u32, msrs: u64, }
+
     /// `struct xen_domctl_cpu_policy`.
     struct DomainCpuPolicy, 40 {
         nr_leaves: u32, nr_msrs: u32, leaves: u64, msrs: u64,
@@ -113,6 +129,12 @@ plain! {
 
     /// `struct xen_memory_domain`, as much of it as is read.
     struct MemoryDomain, 2 { domid: u16, }
+
+    /// `struct xen_machphys_mfn_list`.
+    struct MachphysList, 24 { max_extents: u32, _pad0: u32, extent_start: u64, nr_extents: u32, _pad1: u32, }
+
+    /// `struct mmuext_op`.
+    struct MmuextOp, 24 { cmd: u32, _pad: u32, frame: u64, argument: u64, }
 
     /// `struct xen_hvm_param`.
     struct HvmParam, 16 { domid: u16, _pad: u16, index: u32, value: u64, }
@@ -140,6 +162,8 @@ pub(crate) const DOMCTL_DOMAIN: u64 = 8;
 pub(crate) const DOMCTL_VERSION: u32 = 0x15;
 /// `XEN_SYSCTL_INTERFACE_VERSION` of Xen 4.17.
 pub(crate) const SYSCTL_VERSION: u32 = 0x15;
+/// Bytes of that union (`pad`).
+pub(crate) const DOMCTL_UNION_BYTES: usize = 128;
 /// Most frames in one `getpageframeinfo3`.
 pub(crate) const MAX_TYPES: usize = 1024;
 
@@ -159,6 +183,7 @@ pub(crate) mod op {
     pub(crate) const MEMORY_OP: u64 = 12;
     pub(crate) const MULTICALL: u64 = 13;
     pub(crate) const XEN_VERSION: u64 = 17;
+    pub(crate) const MMUEXT_OP: u64 = 26;
     pub(crate) const SCHED_OP: u64 = 29;
     pub(crate) const HVM_OP: u64 = 34;
     pub(crate) const SYSCTL: u64 = 35;
@@ -172,12 +197,23 @@ pub(crate) mod ctl {
     pub(crate) const UNPAUSEDOMAIN: u32 = 4;
     pub(crate) const GETDOMAININFO: u32 = 5;
     pub(crate) const SHADOW_OP: u32 = 10;
+    pub(crate) const SETVCPUCONTEXT: u32 = 12;
+    pub(crate) const GETVCPUCONTEXT: u32 = 13;
+    pub(crate) const GETVCPUINFO: u32 = 14;
     pub(crate) const RESUMEDOMAIN: u32 = 27;
     pub(crate) const GETHVMCONTEXT: u32 = 33;
     pub(crate) const SETHVMCONTEXT: u32 = 34;
+    pub(crate) const SET_ADDRESS_SIZE: u32 = 35;
+    pub(crate) const GET_ADDRESS_SIZE: u32 = 36;
+    pub(crate) const SET_EXT_VCPUCONTEXT: u32 = 42;
+    pub(crate) const GET_EXT_VCPUCONTEXT: u32 = 43;
     pub(crate) const GETTSCINFO: u32 = 59;
     pub(crate) const SETTSCINFO: u32 = 60;
     pub(crate) const GETPAGEFRAMEINFO3: u32 = 61;
+    pub(crate) const SETVCPUEXTSTATE: u32 = 62;
+    pub(crate) const GETVCPUEXTSTATE: u32 = 63;
+    pub(crate) const GET_VCPU_MSRS: u32 = 72;
+    pub(crate) const SET_VCPU_MSRS: u32 = 73;
     pub(crate) const GET_CPU_POLICY: u32 = 82;
     pub(crate) const SET_CPU_POLICY: u32 = 83;
 
@@ -197,8 +233,11 @@ pub(crate) mod shadow {
 /// `XENMEM_*`.
 pub(crate) mod mem {
     pub(crate) const DECREASE_RESERVATION: u64 = 1;
+    pub(crate) const MAXIMUM_RAM_PAGE: u64 = 2;
+    pub(crate) const MACHPHYS_MFN_LIST: u64 = 5;
     pub(crate) const POPULATE_PHYSMAP: u64 = 6;
     pub(crate) const MAXIMUM_GPFN: u64 = 14;
+    pub(crate) const MACHPHYS_COMPAT_MFN_LIST: u64 = 25;
     pub(crate) const RESOURCE_GRANT_TABLE: u32 = 1;
     pub(crate) const GRANT_TABLE_ID_SHARED: u32 = 0;
 }
@@ -232,5 +271,10 @@ const _: () = {
     assert!(offset_of!(SystemCpuPolicy, nr_msrs) == 8 && offset_of!(SystemCpuPolicy, leaves) == 16);
     assert!(offset_of!(DomainInfoList, buffer) == 8 && offset_of!(DomainInfoList, num_domains) == 16);
     assert!(offset_of!(MemoryReservation, extent_order) == 16 && offset_of!(MemoryReservation, domid) == 24);
+    assert!(offset_of!(GetVcpuInfo, online) == 4 && offset_of!(GetVcpuInfo, cpu_time) == 8);
+    assert!(offset_of!(VcpuExtState, features) == 8 && offset_of!(VcpuExtState, buffer) == 24);
+    assert!(offset_of!(VcpuContext, context) == 8 && offset_of!(VcpuMsrs, msrs) == 8);
+    assert!(offset_of!(MachphysList, extent_start) == 8 && offset_of!(MachphysList, nr_extents) == 16);
+    assert!(offset_of!(MmuextOp, frame) == 8);
     assert!(offset_of!(HvmParam, value) == 8 && offset_of!(RemoteShutdown, reason) == 4);
 };

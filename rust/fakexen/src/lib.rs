@@ -11,11 +11,11 @@
 //!       │ ├───> areas: hypercall buffers, foreign mappings            │
 //!       │ └───> mapping, resource ──────────┐                         │
 //!       v                                   v                         v
-//!   hypercall ──> domctl, shadow, sysctl, memory_op, small_ops ──> host: the simulated domains
+//!   hypercall ──> domctl, vcpus, shadow, sysctl, memory_op, machine, small_ops ──> host: the simulated domains
 //!                        every call: tally ──> faults, trace
 //! ```
 //!
-//! What it does not model: PV domains, the time that a hypervisor takes (unless a test injects one), and that memory
+//! What it does not model: the time that a hypervisor takes (unless a test injects one), and that memory
 //! mapped from the kernel's device is special: the kernel refuses `vmsplice`, `O_DIRECT` and the like on it.
 //! `FAKEXEN_TRACE=1` prints each call.
 
@@ -30,11 +30,13 @@ mod host;
 mod hypercall;
 mod kinds;
 mod layout;
+mod machine;
 mod mapping;
 mod memory_op;
 mod next;
 mod policy;
 mod process;
+mod pv_spec;
 mod report;
 mod resource;
 mod shadow;
@@ -43,6 +45,7 @@ mod spec;
 mod sysctl;
 mod tally;
 mod trace;
+mod vcpus;
 
 #[cfg(test)]
 mod tests;

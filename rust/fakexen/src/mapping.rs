@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! Foreign mappings: `IOCTL_PRIVCMD_MMAPBATCH_V2` puts pages of a domain into an area of the caller. A run of pages
-//! that follow each other becomes one `mmap` of the domain's memory. The pages are there at once, as the kernel's
+//! Foreign mappings: `IOCTL_PRIVCMD_MMAPBATCH_V2` puts pages of a domain into an area of the caller, or pages of Xen's
+//! machine-to-phys table. A run of pages that follow each other becomes one `mmap` of the memory that they are in. The pages are there at once, as the kernel's
 //! are: who reads them later pays for no fault.
 
 use std::{
@@ -8,8 +8,8 @@ use std::{
     os::fd::AsRawFd,
 };
 
-use xenmig_hypervisor::sim::Verb;
-use xenmig_types::{PAGE_SIZE, Pfn};
+use xenmig_hypervisor::sim::{DoorM2p, Verb};
+use xenmig_types::{Gfn, PAGE_SIZE, Pfn};
 
 use crate::{
     areas,
@@ -18,7 +18,7 @@ use crate::{
     host::{self, Domain, errno},
     kinds::Kind,
     layout::{MmapBatch, MmapBatchV2},
-    next,
+    machine, next,
     tally::{self, Scope},
 };
 
@@ -63,7 +63,10 @@ fn map(num: u32, domid: u16, address: u64, frames: u64, errors: Errors) -> Resul
         let number = domain.as_deref().map(|domain| domain.sim.door_begin(Verb::Map));
         let number = number.transpose().map_err(|error| errno(&error))?;
         let mut batch = Batch {
-            domain: domain.as_deref(),
+            shown: match domain.as_deref() {
+                Some(domain) => Shown::Domain(domain),
+                None => xens_table(domid).map_or(Shown::Nothing, Shown::Table),
+            },
             address,
             protection,
             pages_fail: faults::pages_fail(domid),
@@ -83,9 +86,24 @@ fn map(num: u32, domid: u16, address: u64, frames: u64, errors: Errors) -> Resul
     .map(|_| 0)
 }
 
+/// Whose pages are mapped.
+#[derive(Debug)]
+enum Shown<'a> {
+    /// There is no such domain.
+    Nothing,
+    /// A domain's.
+    Domain(&'a Domain),
+    /// Xen's machine-to-phys table.
+    Table(DoorM2p),
+}
+
+fn xens_table(domid: u16) -> Option<DoorM2p> {
+    (domid == machine::XEN).then(machine::m2p).flatten()
+}
+
 #[derive(Debug)]
 struct Batch<'a> {
-    domain: Option<&'a Domain>,
+    shown: Shown<'a>,
     address: usize,
     protection: c_int,
     /// Whether a fault forbids some page of the domain.
@@ -130,35 +148,52 @@ impl Batch<'_> {
         }
     }
 
+    /// Returns which page of the shown memory a frame is, or the errno of one that cannot be mapped.
+    fn page(&self, frame: u64) -> Result<u64, i32> {
+        let writes = self.protection & libc::PROT_WRITE != 0;
+        let domain = match &self.shown {
+            Shown::Nothing => return Err(libc::ESRCH),
+            Shown::Table(_) if writes => return Err(libc::EPERM),
+            Shown::Table(m2p) => return machine::page(m2p, frame).ok_or(libc::EINVAL),
+            Shown::Domain(domain) => domain,
+        };
+        let page = if domain.is_pv() {
+            domain.sim.door_frame(Gfn(frame), writes)
+        } else {
+            Some(frame).filter(|pfn| domain.sim.is_populated(Pfn(*pfn)))
+        };
+        let page = page.ok_or(libc::EINVAL)?;
+        let fails = self.pages_fail.then(|| faults::page_errno(domain.domid.get(), page)).flatten();
+        fails.map_or(Ok(page), Err)
+    }
+
     /// Maps as many of `frames` as follow each other. Returns how many have been dealt with, and their errno.
     fn run(&self, frames: &[u64], address: usize) -> (usize, i32) {
-        let Some(domain) = self.domain else { return (frames.len(), libc::ESRCH) };
-        let Some(first) = frames.first().copied() else { return (0, 0) };
-        let obstacle = |pfn| match domain.sim.is_populated(Pfn(pfn)) {
-            false => Some(libc::EINVAL),
-            true if self.pages_fail => faults::page_errno(domain.domid.get(), pfn),
-            true => None,
+        let Some(first) = frames.first() else { return (0, 0) };
+        let first = match self.page(*first) {
+            Ok(first) => first,
+            Err(errno) => return (1, errno),
         };
-        if let Some(errno) = obstacle(first) {
-            return (1, errno);
-        }
         let mut run = 1;
         // A fault that counts attempts must be asked once a page: then each page is a run of its own.
         while !self.pages_fail
-            && let Some(pfn) = frames.get(run).copied()
-            && pfn == first + run as u64
-            && obstacle(pfn).is_none()
+            && let Some(frame) = frames.get(run)
+            && self.page(*frame) == Ok(first + run as u64)
         {
             run += 1;
         }
-        (run, self.show(domain, first, run, address))
+        (run, self.show(first, run, address))
     }
 
-    /// Maps `count` pages from `pfn` on at an address of the area. Returns the errno, or 0.
-    fn show(&self, domain: &Domain, pfn: u64, count: usize, address: usize) -> i32 {
+    /// Maps `count` pages from `page` on at an address of the area. Returns the errno, or 0.
+    fn show(&self, page: u64, count: usize, address: usize) -> i32 {
         let flags = libc::MAP_SHARED | libc::MAP_FIXED | libc::MAP_POPULATE;
-        let memory = domain.sim.door_memory().as_raw_fd();
-        let Ok(offset) = i64::try_from(pfn * PAGE_SIZE as u64) else { return libc::EINVAL };
+        let memory = match &self.shown {
+            Shown::Nothing => return libc::ESRCH,
+            Shown::Domain(domain) => domain.sim.door_memory().as_raw_fd(),
+            Shown::Table(m2p) => m2p.file.as_raw_fd(),
+        };
+        let Ok(offset) = i64::try_from(page * PAGE_SIZE as u64) else { return libc::EINVAL };
         // SAFETY: replaces a part of the area that the caller gave up for this, and that nothing was shown in before.
         let base = unsafe {
             next::MMAP.get()(

@@ -4,7 +4,7 @@
 use std::sync::atomic::Ordering;
 
 use serde_json::{Map, Value, json};
-use xenmig_hypervisor::Hypervisor;
+use xenmig_hypervisor::{Hypervisor, HypervisorError, PvVerbs};
 use xenmig_types::{DomainState, PAGE_SIZE, Pfn};
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
@@ -31,14 +31,15 @@ pub(crate) fn state(domain: &Domain) -> Result<Value, Failure> {
         DomainState::Dying => ("dying", None),
     };
     let mut params = Map::new();
-    for index in 0..HVM_PARAMS {
+    let is_pv = domain.is_pv();
+    for index in 0..if is_pv { 0 } else { HVM_PARAMS } {
         match host.hvm_param(domid, index)? {
             0 => {}
             value => drop(params.insert(index.to_string(), value.into())),
         }
     }
     let tsc = host.tsc_info(domid)?;
-    let context = host.hvm_context(domid)?;
+    let context = if is_pv { Vec::new() } else { host.hvm_context(domid)? };
     let policy = host.cpu_policy(domid)?;
     let (logdirty_on, dirty) = sim.door_logdirty();
     let grants: [GrantEntry; GRANT_ENTRIES] = domain.grants.entries();
@@ -62,7 +63,38 @@ pub(crate) fn state(domain: &Domain) -> Result<Value, Failure> {
         },
         "cpuid": digest(&policy.cpuid),
         "msrs": digest(&policy.msrs),
+        "pv": if is_pv { Some(pv(domain)?) } else { None },
         "grants": grants.map(|GrantEntry { flags, domid, frame }| json!([flags, domid, frame])),
+    }))
+}
+
+/// Tells what there is of a PV guest beside: a fingerprint that says the same of a guest that was migrated, and what is
+/// wrong with it, if anything is.
+fn pv(domain: &Domain) -> Result<Value, Failure> {
+    let (host, sim) = (host::sim(), &domain.sim);
+    let online: Vec<bool> = (0..sim.vcpus())
+        .map(|vcpu| host.vcpu_online(domain.domid, vcpu))
+        .collect::<Result<_, HypervisorError>>()?;
+    Ok(json!({
+        "width_bytes": host.guest_width(domain.domid)?,
+        "online": online,
+        "fingerprint": sim.fingerprint().to_string(),
+        "unsound": sim.check_pv().err().map(|error| error.to_string()),
+    }))
+}
+
+/// Tells what a PV guest uses its pages for; nothing of one that has not run.
+pub(crate) fn pv_map(domain: &Domain) -> Result<Value, Failure> {
+    let map = domain.sim.pv_map().ok_or_else(|| Failure::invalid("this is no PV guest that has run"))?;
+    let pfns = |pages: &[Pfn]| pages.iter().map(|pfn| pfn.0).collect::<Vec<_>>();
+    Ok(json!({
+        "start_info": map.start_info.0,
+        "store": map.store.0,
+        "console": map.console.0,
+        "p2m_pages": pfns(&map.p2m_pages),
+        "gdts": pfns(&map.gdts),
+        "tables": map.tables.iter().map(|(pfn, kind)| (pfn.0, kind.number())).collect::<Vec<_>>(),
+        "data": pfns(&map.data),
     }))
 }
 

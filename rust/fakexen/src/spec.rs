@@ -6,9 +6,11 @@ use std::{collections::BTreeMap, io, ops::Range};
 use serde::Deserialize;
 use xenmig_hypervisor::{
     HypervisorError,
-    sim::{Action, Blobs, DomainConfig, Script, SimError, When, Workload},
+    sim::{Action, Blobs, DomainConfig, Script, SimDomain, SimError, When, Workload},
 };
 use xenmig_types::{Domid, PAGE_SIZE_U64, Pfn, TscInfo};
+
+use crate::pv_spec::{PvAction, PvSpec};
 
 /// Why a request of the control interface failed.
 #[derive(Clone, Debug)]
@@ -111,8 +113,10 @@ pub(crate) struct Spec {
     pub(crate) cpu_policy: Option<CpuPolicySpec>,
     /// Page types to be reported instead of the true ones, as pairs of pfn and type number 0 to 15.
     pub(crate) types: Vec<(u64, u64)>,
+    /// Makes it a PV guest.
+    pub(crate) pv: Option<PvSpec>,
     /// What the vCPUs do.
-    workload: WorkloadSpec,
+    pub(crate) workload: WorkloadSpec,
 }
 
 impl Default for Spec {
@@ -135,6 +139,7 @@ impl Default for Spec {
             tsc: None,
             cpu_policy: None,
             types: Vec::new(),
+            pv: None,
             workload: WorkloadSpec::Idle,
         }
     }
@@ -206,6 +211,9 @@ pub(crate) struct Step {
     /// Pages that it gets, after that.
     #[serde(default)]
     balloon_in: Vec<Pfns>,
+    /// What the kernel of a PV guest then does.
+    #[serde(default)]
+    pv: Vec<PvAction>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -232,7 +240,8 @@ impl Spec {
             domid: domid.map_err(|error| Failure::invalid(error.to_string()))?,
             memory_bytes: memory_bytes.ok_or_else(|| Failure::invalid("too many memory_pages"))?,
             vcpus: self.vcpus,
-            workload: self.workload.workload(),
+            // It comes when the domain is there.
+            workload: Workload::Idle,
             holes: self.holes.iter().map(Pfns::range).collect(),
             special_pages: self.special_pages,
             highest_pfn: self.highest_pfn,
@@ -253,15 +262,15 @@ impl Spec {
             },
             vram_tracking: self.vram_tracking,
             xen_mapped_pages: self.xen_mapped_pages,
-            pv: None,
+            pv: self.pv.as_ref().map(PvSpec::config).transpose()?,
             populated: self.populated,
         })
     }
 }
 
 impl WorkloadSpec {
-    /// Returns the workload of the simulated domain.
-    pub(crate) fn workload(&self) -> Workload {
+    /// Returns the workload for a domain.
+    pub(crate) fn workload(&self, domain: &SimDomain) -> Workload {
         match self {
             Self::Idle => Workload::Idle,
             Self::Uniform { pages_per_s } => Workload::Uniform { pages_per_s: *pages_per_s },
@@ -272,7 +281,7 @@ impl WorkloadSpec {
             },
             Self::Scripted { steps } => {
                 let mut script = Script::new();
-                steps.iter().for_each(|step| step.play(&mut script));
+                steps.iter().for_each(|step| step.play(domain, &mut script));
                 Workload::Scripted(script)
             }
         }
@@ -280,7 +289,7 @@ impl WorkloadSpec {
 }
 
 impl Step {
-    fn play(&self, script: &mut Script) {
+    fn play(&self, domain: &SimDomain, script: &mut Script) {
         let when = match self.when {
             Moment::BeforeClean => When::BeforeClean(self.n),
             Moment::BeforePeek => When::BeforePeek(self.n),
@@ -295,5 +304,8 @@ impl Step {
         push(&self.write, Action::Write);
         push(&self.balloon_out, Action::BalloonOut);
         push(&self.balloon_in, Action::BalloonIn);
+        for action in self.pv.iter().filter_map(|action| action.action(domain)) {
+            script.push(when, action);
+        }
     }
 }

@@ -8,6 +8,7 @@ mod dispatch;
 mod domain;
 mod logdirty;
 mod mapping;
+mod pv;
 
 use std::{ffi::c_int, sync::Arc};
 

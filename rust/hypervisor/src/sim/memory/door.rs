@@ -103,7 +103,7 @@ impl SimDomain {
             guest.logdirty.copy(bitmap);
         }
         if clean.is_some() {
-            guest.logdirty.forget(pages.min(guest.memory.p2m_pages()));
+            guest.logdirty.forget(pages.min(guest.logged_pages()));
         }
         drop(stopped);
         Ok(counts)
