@@ -72,6 +72,18 @@ PV_SHAPES = {name: shape(form) for name, form in FORMS.items()} | {
 }
 
 
+def empty(spec: DomainSpec) -> DomainSpec:
+    """Returns the domain that a guest is restored into. No domain is told its guest's width beforehand."""
+    return replace(
+        spec,
+        steps=[],
+        types=[],
+        vram_tracking=False,
+        populated=False,
+        pv=replace(spec.pv or PvSpec(), width=8),
+    )
+
+
 def cleans(*steps: Step) -> list[Step]:
     """Numbers steps: the guest does the first one before the first CLEAN, and so on."""
     return [replace(step, when="before_clean", n=n) for n, step in enumerate(steps)]
@@ -107,6 +119,11 @@ def busy(pages: PvMap) -> list[Step]:
         ),
         Step("at_suspend", write=data[:5], balloon_out=data[520:525], pv=["mend", {"make_table": data[30]}]),
     ]
+
+
+def whole(pages: PvMap) -> list[Step]:
+    """A guest that does a little of everything, and in the end has all the pages that it had."""
+    return [*busy(pages), Step("at_suspend", balloon_in=pages["data"][520:550])]
 
 
 #: What guests do.
