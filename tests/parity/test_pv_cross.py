@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Both engines restore the PV guests that either saved, and make the same guest of them, which is sound and runs.
+"""Both engines restore the PV guests that either saved, and make the same guest of them, which is sound and
+runs.
 
-The same means: its fingerprint, which covers memory, page types, vCPUs and shared info, with pfns in place of the
-machine's frames, since no two guests have the same; and, when it runs again, what it uses its pages for.
+The same means: its fingerprint, which covers memory, page types, vCPUs and shared info, with pfns in place of
+the machine's frames, since no two guests have the same; and, when it runs again, what it uses its pages for.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ pytestmark = pytest.mark.usefixtures("xenmig_on_xen")
 
 #: What the pages of "types without data" hold is not said, so there is no such guest to be compared.
 SHAPES = {name: spec for name, spec in PV_SHAPES.items() if not spec.types}
-#: Where the fields are that a restore writes into the start info page, in bytes, and how many each has, by the
-#: guest's width: ``nr_pages``, ``shared_info``, ``flags``, ``store_mfn``, ``store_evtchn``, ``console.domU.mfn``,
-#: ``console.domU.evtchn`` (``public/xen.h``).
+#: Where the fields are that a restore writes into the start info page, in bytes, and how many each has, by
+#: the guest's width: ``nr_pages``, ``shared_info``, ``flags``, ``store_mfn``, ``store_evtchn``,
+#: ``console.domU.mfn``, ``console.domU.evtchn`` (``public/xen.h``).
 START_INFO = {
     8: ((32, 8), (40, 8), (48, 4), (56, 8), (64, 4), (72, 8), (80, 4)),
     4: ((32, 4), (36, 4), (40, 4), (44, 4), (48, 4), (52, 4), (56, 4)),
@@ -49,7 +50,7 @@ def assert_arrived(xen: Worker, source: int, target: int) -> None:
     assert (old["pv"], new["state"]) == (new["pv"], "paused")
     assert pv_state(xen, target)["unsound"] is None
     for name in ("populated_pages", "cpuid", "msrs"):
-        assert new[name] == old[name], name  # type: ignore[literal-required]
+        assert new[name] == old[name], name
     # Xen counts up how often the TSC was set.
     assert new["tsc"] == old["tsc"] | {"incarnation": old["tsc"]["incarnation"] + 1}
     xen.resume(target)
