@@ -14,14 +14,14 @@ mod support;
 
 use support::{
     errno, page, pages,
-    pv::{LIST, all, context, guest, odd, plain, shared_info_page, types},
+    pv::{LIST, all, context, guest, odd, plain, poke_shared_info, shared_info_page, types},
 };
 use xenmig_hypervisor::{
     Access, Extent, Hypervisor, PinOp, PvVerbs,
     sim::{Action, DomainConfig, P2mForm, PvConfig, SimDomain, SimError, SimHost},
 };
 use xenmig_types::{
-    Gfn, PAGE_SIZE, PageType, Pfn, VcpuPart,
+    CpuPolicy, Gfn, PAGE_SIZE, PageType, Pfn, TscInfo, VcpuPart,
     pv::{GuestWidth, Pte, shared_info, start_info, vcpu_context},
 };
 
@@ -160,6 +160,22 @@ fn a_copy_that_is_wrong_somewhere_is_noticed() {
         host.populate(to.domid(), &mut [Gfn(5)], Extent::Page).unwrap();
     });
     wrong("a flag of an entry", &|_, to| poke(to, map.tables[2].0, 0, 0x40));
+    wrong("a byte of the shared info", &|host, to| poke_shared_info(host, to, 70));
+    wrong("a pin more", &|host, to| {
+        let table = map.tables.iter().find(|table| table.1 == PageType::L1).unwrap().0;
+        host.pin_tables(to.domid(), &[PinOp { frame: to.frame_of(table).unwrap(), kind: PageType::L1 }])
+            .unwrap();
+    });
+    wrong("a register", &|host, to| {
+        let mut registers = context(host, to, 0)[..GuestWidth::Bits64.context_bytes()].to_vec();
+        registers[100] ^= 1;
+        host.set_vcpu_state(to.domid(), 0, VcpuPart::Basic, &registers).unwrap();
+    });
+    wrong("the TSC", &|host, to| {
+        let tsc = host.tsc_info(to.domid()).unwrap();
+        host.set_tsc_info(to.domid(), &TscInfo { khz: tsc.khz + 1, ..tsc }).unwrap();
+    });
+    wrong("the CPU policy", &|host, to| host.set_cpu_policy(to.domid(), &CpuPolicy::default()).unwrap());
     wrong("a vCPU's MSRs", &|host, to| host.set_vcpu_state(to.domid(), 1, VcpuPart::Msrs, &[0; 16]).unwrap());
     let p2m = wrong("an entry of the p2m", &|_, to| poke(to, map.p2m_pages[0], 8, 1));
     assert!(matches!(p2m.check_pv(), Err(SimError::Unsound { .. })));

@@ -60,3 +60,11 @@ pub(crate) fn shared_info_page(host: &SimHost, domain: &SimDomain) -> [u8; PAGE_
 pub(crate) fn context(host: &SimHost, domain: &SimDomain, vcpu: u32) -> Vec<u8> {
     host.vcpu_state(domain.domid(), vcpu, VcpuPart::Basic).unwrap()
 }
+
+/// Changes a byte of the shared info page.
+pub(crate) fn poke_shared_info(host: &SimHost, domain: &SimDomain, at: usize) {
+    let mut contents = shared_info_page(host, domain);
+    contents[at] ^= 1;
+    let frame = Gfn(host.domain_info(domain.domid()).unwrap().shared_info_frame);
+    assert!(host.map(domain.domid(), &[frame], Access::Write).unwrap().copy_in(0, &contents));
+}
