@@ -40,6 +40,8 @@ TIMED_OUT = 124  # timeout(1)
 NO_RESULT = 125
 BOOT_S = 120
 """How long dom0 may take, beside the command, to boot and to hand its results back, in seconds."""
+BEAT_S = 1.0
+"""Time between two interrupts that dom0 gets in any case, in seconds."""
 IN_SPARE_BYTES = 64 << 20
 SERIAL_LINES = 25
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -151,6 +153,8 @@ def qemu_command(image: Path, work: Path, smp: int) -> list[str]:
         *["-device", "virtio-serial-pci", "-chardev", "file,id=output,path=/dev/stdout"],
         *["-device", "virtserialport,chardev=output,name=output"],
         *["-chardev", result, "-device", "virtserialport,chardev=result,name=result"],
+        *["-chardev", f"pipe,id=beat,path={_escaped(work / 'beat')}"],
+        *["-device", "virtserialport,chardev=beat,name=beat"],
     ]
 
 
@@ -164,6 +168,8 @@ def boot(command: list[str], work: Path, limit_s: float) -> None:
     Raises:
         TestbedError: It took longer than `limit_s` seconds, or QEMU failed.
     """
+    ended = threading.Event()
+    os.mkfifo(work / "beat")
     with (work / "qemu.log").open("wb") as log, (work / "output.log").open("wb") as copy:
         qemu = subprocess.Popen(
             command,
@@ -180,8 +186,10 @@ def boot(command: list[str], work: Path, limit_s: float) -> None:
             qemu.kill()
 
         clock = threading.Timer(limit_s, too_long)
+        heart = threading.Thread(target=_beat, args=(work / "beat", ended))
         try:
             clock.start()
+            heart.start()
             assert qemu.stdout is not None
             while chunk := os.read(qemu.stdout.fileno(), 65536):
                 copy.write(chunk)
@@ -191,12 +199,21 @@ def boot(command: list[str], work: Path, limit_s: float) -> None:
             status = qemu.wait()
         finally:
             clock.cancel()
+            ended.set()
             qemu.kill()
             qemu.wait()
     if killed.is_set():
         raise TestbedError(f"dom0 was not done after {limit_s:.0f} s, and QEMU was killed")
     if status != 0:
         raise TestbedError(f"QEMU ended with status {status}: {(work / 'qemu.log').read_text().strip()}")
+
+
+def _beat(fifo: Path, ended: threading.Event) -> None:
+    """Sends dom0 an octet now and then, and with it an interrupt: README.md, "Pitfalls"."""
+    # Open for both, so that neither end waits for the other.
+    with fifo.open("r+b", buffering=0) as file:
+        while not ended.wait(BEAT_S):
+            file.write(b".")
 
 
 def _die_with_parent() -> None:

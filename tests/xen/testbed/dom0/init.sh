@@ -3,9 +3,10 @@
 # shellcheck shell=dash
 # dom0's first process: brings the Xen toolstack up, runs the command, hands back what it left, powers off.
 #
-# From run.py: the second disk is /in, with .command.sh.
-# To run.py, by the two ports of a virtio console: the command's output, as it comes; then a tar of out, of dom0 with
-# the logs of this boot, and of status. That is the last one: where it is missing, something ended too early.
+# From run.py: the second disk is /in, with .command.sh; by a port of a virtio console, an octet a second, only for the
+# interrupt.
+# To run.py, by two more ports: the command's output, as it comes; then a tar of out, of dom0 with the logs of this boot,
+# and of status. That is the last one: where it is missing, something ended too early.
 export PATH=/in/py/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/run/home LC_ALL=C.UTF-8
 # Tells the tests that they are here, where nothing that they need may be missing.
 export XENMIG_TESTBED=1
@@ -50,6 +51,8 @@ port() {
     done
     echo /dev/null
 }
+
+cat "$(port beat)" >/dev/null &
 
 mount -t ext4 /dev/vdb /in || say "cannot mount what was handed in"
 cd /in || say "there is no /in"
