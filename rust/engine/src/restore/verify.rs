@@ -55,13 +55,14 @@ impl<G: Guest> Restore<'_, '_, G> {
         Ok(())
     }
 
-    /// Puts the frames of here into a page that holds frames. Returns `false` if it refers to a page that is missing.
+    /// Checks a page that holds frames and puts those of here into it. Returns `false` if it refers to a page that is
+    /// missing, which is not given now.
     fn localise_sent(&self, page: Page, sent: &mut PageBuffer) -> Result<bool, RestoreError> {
         if !G::holds_frames(page.kind) {
             return Ok(true);
         }
-        let missing = self.guest.missing(page, sent, self.reader.record_offset())?;
-        Ok(missing.is_empty() && self.guest.localise(sent).is_some())
+        self.guest.missing(page, sent, self.reader.record_offset())?;
+        Ok(self.guest.localise(sent).is_some())
     }
 
     fn differs(&mut self, pfn: Pfn) {

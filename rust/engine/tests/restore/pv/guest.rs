@@ -16,7 +16,7 @@ use super::{
     host::{PvHost, SHARED_INFO_FILL, SHARED_INFO_FRAME},
 };
 
-/// Where the guest has what. The p2m is on P2M and P2M_END, or for 32 bits on P2M alone.
+/// Where the guest has what. The p2m is on P2M, P2M_NEXT, and for 64 bits P2M_LAST.
 pub(crate) const P2M: u64 = 0;
 pub(crate) const START_INFO: u64 = 1;
 pub(crate) const STORE: u64 = 2;
@@ -28,8 +28,9 @@ pub(crate) const L3: u64 = 7;
 pub(crate) const L4: u64 = 8;
 pub(crate) const USER_L4: u64 = 9;
 pub(crate) const DATA: std::ops::Range<u64> = 10..20;
-pub(crate) const P2M_END: u64 = 20;
-pub(crate) const HIGHEST: u64 = 600;
+pub(crate) const P2M_NEXT: u64 = 20;
+pub(crate) const P2M_LAST: u64 = 21;
+pub(crate) const HIGHEST: u64 = 1030;
 /// What the rest of the last page of the p2m is filled with.
 pub(crate) const P2M_FILL: u8 = 0x21;
 
@@ -77,8 +78,9 @@ impl PvGuest {
         }
         guest.plain(STORE, [0x55; PAGE_SIZE]);
         guest.plain(CONSOLE, [0x66; PAGE_SIZE]);
-        guest.plain(P2M, [P2M_FILL; PAGE_SIZE]);
-        guest.plain(P2M_END, [P2M_FILL; PAGE_SIZE]);
+        for pfn in [P2M, P2M_NEXT, P2M_LAST] {
+            guest.plain(pfn, [P2M_FILL; PAGE_SIZE]);
+        }
 
         let mut start = [0x11; PAGE_SIZE];
         set(&mut start, width, start_info::STORE_MFN, STORE);
@@ -122,8 +124,13 @@ impl PvGuest {
         // Not one of the GDT's: nobody looks at it.
         set(&mut context, width, vcpu_context::GDT_FRAMES.at(2), 0x999);
         set(&mut context, width, vcpu_context::CR3, width.cr3_of_frame(top).unwrap());
-        if width == GuestWidth::Bits64 && vcpu == 0 {
-            set(&mut context, width, vcpu_context::CR1, USER_L4 << 12 | 1);
+        match width {
+            // It means nothing in such a guest.
+            GuestWidth::Bits32 => {
+                set(&mut context, width, vcpu_context::CR1, 0x9999_9001 - u64::from(vcpu) / 2)
+            }
+            GuestWidth::Bits64 if vcpu == 0 => set(&mut context, width, vcpu_context::CR1, USER_L4 << 12 | 1),
+            GuestWidth::Bits64 => {}
         }
         context
     }
@@ -137,7 +144,7 @@ impl PvGuest {
 
     /// Returns the pages that the guest's p2m is on.
     pub(crate) fn p2m_pages(&self) -> Vec<Pfn> {
-        [P2M, P2M_END]
+        [P2M, P2M_NEXT, P2M_LAST]
             .into_iter()
             .map(Pfn)
             .take((HIGHEST / self.width.frames_per_page() + 1) as usize)
@@ -261,7 +268,7 @@ impl PvGuest {
                 let cr3 = width.frame_of_cr3(get(&here, width, vcpu_context::CR3)).unwrap();
                 set(&mut here, width, vcpu_context::CR3, width.cr3_of_frame(pfn(cr3.0)).unwrap());
                 let cr1 = get(&here, width, vcpu_context::CR1);
-                if cr1 != 0 {
+                if width == GuestWidth::Bits64 && cr1 != 0 {
                     set(&mut here, width, vcpu_context::CR1, pfn(cr1 >> 12) << 12 | 1);
                 }
                 let flags = get(&here, width, vcpu_context::FLAGS);

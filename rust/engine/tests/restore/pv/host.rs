@@ -353,7 +353,8 @@ impl Hypervisor for PvHost {
     }
 
     fn populate(&self, domid: Domid, frames: &mut [Gfn], extent: Extent) -> Result<usize> {
-        let mut state = self.enter("populate")?;
+        // A call that fails may have got somewhere before.
+        let mut state = self.enter("populate").inspect_err(|_| frames.fill(Gfn(0x777)))?;
         self.require(extent == Extent::Page, "populate", EINVAL)?;
         let count = frames.len();
         for (done, frame) in frames.iter_mut().enumerate() {

@@ -2,7 +2,7 @@
 //! Streams that lie about a PV guest.
 
 use proptest::prelude::*;
-use xenmig_engine::restore::RestoreError;
+use xenmig_engine::restore::{NamedPage, RestoreError};
 use xenmig_stream::{StreamError, encode};
 use xenmig_types::{GuestKind, PAGE_SIZE, PageType, Pfn, pv::GuestWidth};
 
@@ -80,7 +80,8 @@ fn superpages_are_refused_but_bit_7_of_an_l1_is_not() {
 
 #[test]
 fn a_p2m_of_16_tib_costs_what_its_record_costs() {
-    let frames = vec![Pfn(7); 1 << 23];
+    let mut frames = vec![Pfn(7); 1 << 23];
+    frames[..1500].fill(Pfn(DATA.start));
     let start = Stream::headers(GuestKind::Pv)
         .with(|out| encode::pv_info(out, 8, 4))
         .with(encode::static_data_end)
@@ -88,9 +89,13 @@ fn a_p2m_of_16_tib_costs_what_its_record_costs() {
     let guest = PvGuest::new(GuestWidth::Bits64);
     let stream = guest.all(start.pages([u32::MAX.into()]), false);
     let host = PvHost::new(100);
-    // The page tables' own page is no page of a p2m.
+    // A page table is no page of a p2m.
     let error = restore_pv(&host, &guest.state(stream).end()).unwrap_err().error;
-    assert!(matches!(error, RestoreError::Named { pfn: Pfn(7), .. }), "{error}");
+    let what = NamedPage::P2m { index: 1500 };
+    assert!(
+        matches!(error, RestoreError::Named { what: found, pfn: Pfn(7), .. } if found == what),
+        "{error}"
+    );
     assert_eq!(host.pfns().len(), guest.pages.len() + 1);
 }
 

@@ -179,6 +179,22 @@ fn a_guest_may_grow() {
 }
 
 #[test]
+fn a_part_of_the_p2m_may_move() {
+    let guest = PvGuest::new(WIDTHS[1]);
+    // It was on other pages before. A record that ends earlier makes the guest no smaller.
+    let mut pages = guest.p2m_pages();
+    let moved = [std::mem::replace(&mut pages[1], Pfn(DATA.start))];
+    let start = Stream::headers(xenmig_types::GuestKind::Pv)
+        .with(|out| encode::pv_info(out, 8, 4))
+        .with(encode::static_data_end)
+        .with(|out| encode::pv_p2m_frames(out, 0, HIGHEST as u32, &pages).unwrap())
+        .with(|out| encode::pv_p2m_frames(out, 600, 700, &moved).unwrap());
+    let host = host();
+    restore_pv(&host, &guest.state(guest.all(start, false)).end()).unwrap();
+    guest.check(&host);
+}
+
+#[test]
 fn a_page_table_may_refer_to_512_pages_that_are_to_come() {
     let mut guest = PvGuest::new(WIDTHS[1]);
     let entries = table((0..512).map(|index| (index, 50 + index as u64, 0x67)));

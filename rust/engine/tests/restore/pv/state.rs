@@ -12,7 +12,8 @@ use xenmig_types::{
 use super::{
     super::build::{Quiet, Stream, TSC, restore_into, restore_on},
     guest::{
-        DATA, GDT, HIGHEST, L1, L3, P2M, PvGuest, START_INFO, STORE, USER_L4, WIDTHS, get, restore_pv, set,
+        DATA, GDT, HIGHEST, L1, L3, P2M, P2M_LAST, PvGuest, START_INFO, STORE, USER_L4, WIDTHS, get,
+        restore_pv, set,
     },
     host::{MAX_VCPU_ID, PvHost},
 };
@@ -123,9 +124,10 @@ fn parts_of_the_p2m_that_make_no_sense() {
         (GuestWidth::Bits32, u32::MAX, u32::MAX, 1),
     ] {
         let error = error_of(&with(width).with(frames(first, last, count)).end());
-        let RestoreError::Unsupported { kind, offset, .. } = error else { panic!("{error}") };
+        let RestoreError::Unsupported { kind, offset, why } = error else { panic!("{error}") };
         let at = with(width).0.len() as u64;
         assert_eq!((kind, offset), (RecordKind::PvP2mFrames, at), "{width:?} {first:#x} {last:#x} {count}");
+        assert_eq!(why.contains("32-bit"), (width, last) == (GuestWidth::Bits32, u32::MAX), "{why}");
     }
 }
 
@@ -319,7 +321,7 @@ fn page_tables_of_vcpus() {
 fn the_pages_of_the_p2m() {
     for (pfn, why) in [(HIGHEST + 1, ABSENT), (HIGHEST - 1, ABSENT), (L1, NOT_PLAIN), (u64::MAX, ABSENT)] {
         let guest = wide();
-        let frames = [Pfn(P2M), Pfn(pfn)];
+        let frames = [P2M, pfn, P2M_LAST].map(Pfn);
         let start = guest.start().with(|out| encode::pv_p2m_frames(out, 0, HIGHEST as u32, &frames).unwrap());
         let error = error_of(&guest.state(guest.all(start, false)).end());
         let RestoreError::Named { what, pfn: Pfn(found), why: said } = error else { panic!("{error}") };

@@ -64,6 +64,19 @@ fn pages_that_differ_or_are_missing_are_found() {
 }
 
 #[test]
+fn comparing_fills_nothing() {
+    // The page came never. That it has no contents is said only when there is nothing to be written any more.
+    let mut guest = PvGuest::new(WIDTHS[1]);
+    let absent = DATA.start + 5;
+    guest.pages.remove(&absent);
+    let mut again = guest.clone();
+    again.pages.insert(absent, (PageType::Xalloc, [0; PAGE_SIZE]));
+    let (host, result) = compared(&guest, &again);
+    assert_eq!(result, Ok(guest.pages.len() as u64));
+    assert_eq!(host.page(host.frame(absent).unwrap()), [0; PAGE_SIZE], "another guest's bytes");
+}
+
+#[test]
 fn a_page_that_only_this_side_has_is_taken_away() {
     let mut guest = PvGuest::new(WIDTHS[1]);
     guest.plain(37, [0; PAGE_SIZE]);
