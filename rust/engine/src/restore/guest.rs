@@ -33,14 +33,17 @@ pub(super) trait Guest: Sized {
         false
     }
 
-    /// Returns the pages that a page [with frames](Self::holds_frames) refers to and that the domain does not have.
-    fn missing(&self, _page: Page, _contents: &PageBuffer, _offset: u64) -> Result<Vec<Pfn>, RestoreError> {
+    /// Copies a page [with frames](Self::holds_frames), from `sent`, which has pfns in it, to `here`, with the frames of
+    /// here. Returns the pfns at which the domain has no page; if there are any, `here` is of no use. `offset` is where
+    /// the PAGE_DATA record begins.
+    fn localise(
+        &self,
+        _page: Page,
+        _sent: &PageBuffer,
+        _here: &mut PageBuffer,
+        _offset: u64,
+    ) -> Result<Vec<Pfn>, RestoreError> {
         Ok(Vec::new())
-    }
-
-    /// Replaces the pfns in such a page by the frames that they are here. Returns `None` if something is missing.
-    fn localise(&self, _contents: &mut PageBuffer) -> Option<()> {
-        Some(())
     }
 
     /// Applies a record that one kind of guest has, or keeps it until END.

@@ -104,13 +104,16 @@ impl<G: Guest> Restore<'_, '_, G> {
 
     /// Takes a page with frames from the stream, gives the domain what it refers to, and puts in the frames of here.
     fn localised(&mut self, page: Page) -> Result<PageBuffer, RestoreError> {
-        let mut contents = ZEROES;
-        self.reader.copy_page(&mut contents)?;
+        let (mut sent, mut here) = (ZEROES, ZEROES);
+        self.reader.copy_page(&mut sent)?;
         self.report.pages_received += 1;
-        let missing = self.guest.missing(page, &contents, self.reader.record_offset())?;
-        self.give(&missing)?;
-        self.guest.localise(&mut contents).ok_or(self.unmapped(page.pfn))?;
-        Ok(contents)
+        let offset = self.reader.record_offset();
+        let missing = self.guest.localise(page, &sent, &mut here, offset)?;
+        if !missing.is_empty() {
+            self.give(&missing)?;
+            self.guest.localise(page, &sent, &mut here, offset)?;
+        }
+        Ok(here)
     }
 
     /// Writes a page that is mapped.

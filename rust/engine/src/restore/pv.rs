@@ -111,12 +111,14 @@ impl Guest for Pv {
         kind.is_page_table()
     }
 
-    fn missing(&self, page: Page, contents: &PageBuffer, offset: u64) -> Result<Vec<Pfn>, RestoreError> {
-        self.missing_pages(page, contents, offset)
-    }
-
-    fn localise(&self, contents: &mut PageBuffer) -> Option<()> {
-        self.localise_table(contents)
+    fn localise(
+        &self,
+        page: Page,
+        sent: &PageBuffer,
+        here: &mut PageBuffer,
+        offset: u64,
+    ) -> Result<Vec<Pfn>, RestoreError> {
+        self.localise_table(page, sent, here, offset)
     }
 
     fn apply(restore: &mut Restore<'_, '_, Self>, record: Record) -> Result<(), RestoreError> {

@@ -6,9 +6,12 @@
 //! bitmap does not show that a page went, so this pass may be the first to tell.
 
 use xenmig_hypervisor::{Access, PageBuffer};
-use xenmig_types::{PAGE_SIZE, Pfn};
+use xenmig_types::Pfn;
 
-use super::{Guest, Restore, RestoreError, pages::Page};
+use super::{
+    Guest, Restore, RestoreError,
+    pages::{Page, ZEROES},
+};
 
 /// What the comparison has shown so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,7 +35,7 @@ impl<G: Guest> Restore<'_, '_, G> {
         }
         let with_data: Vec<Page> = there.into_iter().filter(|page| page.kind.has_data()).collect();
         let mapped = self.map(&with_data, Access::Read)?;
-        let (mut sent, mut here): (PageBuffer, PageBuffer) = ([0; PAGE_SIZE], [0; PAGE_SIZE]);
+        let (mut sent, mut here) = (ZEROES, ZEROES);
         let mut index = 0;
         for at in 0..self.pages.len() {
             let Some(page) = self.pages.get(at).copied().filter(|page| page.kind.has_data()) else {
@@ -48,21 +51,21 @@ impl<G: Guest> Restore<'_, '_, G> {
             }
             index += 1;
             self.report.pages_verified += 1;
-            if !self.localise_sent(page, &mut sent)? || sent != here {
+            if !self.is_same(page, &sent, &here)? {
                 self.differs(page.pfn);
             }
         }
         Ok(())
     }
 
-    /// Checks a page that holds frames and puts those of here into it. Returns `false` if it refers to a page that is
-    /// missing, which is not given now.
-    fn localise_sent(&self, page: Page, sent: &mut PageBuffer) -> Result<bool, RestoreError> {
+    /// Says whether a page is what was sent. One that refers to a page that is missing is not: nothing is given now.
+    fn is_same(&self, page: Page, sent: &PageBuffer, here: &PageBuffer) -> Result<bool, RestoreError> {
         if !G::holds_frames(page.kind) {
-            return Ok(true);
+            return Ok(sent == here);
         }
-        self.guest.missing(page, sent, self.reader.record_offset())?;
-        Ok(self.guest.localise(sent).is_some())
+        let mut localised = ZEROES;
+        let missing = self.guest.localise(page, sent, &mut localised, self.reader.record_offset())?;
+        Ok(missing.is_empty() && localised == *here)
     }
 
     fn differs(&mut self, pfn: Pfn) {

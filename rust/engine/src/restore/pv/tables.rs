@@ -12,29 +12,29 @@ use super::{
     Pv,
 };
 
-/// An entry that refers to a page, and its place in the table.
-fn present(table: &PageBuffer) -> impl Iterator<Item = (usize, Pte)> + '_ {
-    let words = table.as_chunks().0.iter().map(|word| Pte(u64::from_le_bytes(*word)));
-    words.enumerate().filter(|(_, pte)| pte.is_present())
-}
-
 /// Returns the level of a page table, from 1. For other types it is a number that no level has.
 pub(super) const fn level(kind: PageType) -> u8 {
     kind.number() & 7
 }
 
 impl Pv {
-    /// Checks the entries of a table, and returns the pages that they refer to and that the domain does not have.
-    pub(super) fn missing_pages(
+    /// Copies a table, with frames for pfns, and checks its entries. Returns the pfns at which the domain has no page.
+    pub(super) fn localise_table(
         &self,
         Page { pfn, kind }: Page,
-        table: &PageBuffer,
+        sent: &PageBuffer,
+        here: &mut PageBuffer,
         offset: u64,
     ) -> Result<Vec<Pfn>, RestoreError> {
         let (level, highest) = (level(kind), self.frames.highest());
         let mut lookup = self.p2m.lookup();
         let mut missing = Vec::new();
-        for (index, pte) in present(table) {
+        for (index, (from, into)) in sent.as_chunks().0.iter().zip(here.as_chunks_mut().0).enumerate() {
+            *into = *from;
+            let pte = Pte(u64::from_le_bytes(*from));
+            if !pte.is_present() {
+                continue;
+            }
             let to = Pfn(pte.frame());
             let wrong = |why| RestoreError::TableEntry { offset, pfn, level, index, to, why };
             if level > 1 && pte.is_superpage() {
@@ -43,25 +43,16 @@ impl Pv {
             if highest.is_none_or(|highest| to > highest) {
                 return Err(wrong("is beyond what the guest can address"));
             }
-            if lookup.frame(to).is_none() {
-                missing.push(to);
+            match lookup.frame(to) {
+                Some(frame) => {
+                    let pte = pte.with_frame(frame.0).ok_or(RestoreError::FrameTooHigh { frame })?;
+                    *into = pte.0.to_le_bytes();
+                }
+                None => missing.push(to),
             }
         }
         missing.sort_unstable();
         missing.dedup();
         Ok(missing)
-    }
-
-    /// Replaces the pfns in a table. Returns `None` if the domain lacks one of the pages.
-    pub(super) fn localise_table(&self, table: &mut PageBuffer) -> Option<()> {
-        let mut lookup = self.p2m.lookup();
-        for word in table.as_chunks_mut().0 {
-            let pte = Pte(u64::from_le_bytes(*word));
-            if pte.is_present() {
-                let frame = lookup.frame(Pfn(pte.frame()))?;
-                *word = pte.with_frame(frame.0)?.0.to_le_bytes();
-            }
-        }
-        Some(())
     }
 }

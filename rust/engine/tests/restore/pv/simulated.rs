@@ -81,6 +81,8 @@ fn a_guest_that_is_busy_with_its_page_tables() {
             assert!(report.store_gfn.is_some_and(|gfn| copy.frame_of(Pfn(gfn.0)) != Some(gfn)));
             copy.resume().unwrap();
             thread::sleep(Duration::from_millis(5));
+            // While it runs it may be in the middle of an update.
+            copy.suspend().unwrap();
             copy.check_pv().unwrap();
         }
     }
