@@ -174,6 +174,9 @@ fn the_p2m_grows_as_far_as_it_has_room() {
         let width = config.pv.as_ref().unwrap().width;
         let (host, domain) = guest(config);
         let before = host.nr_gpfns(domain.domid()).unwrap();
+        let data = domain.pv_map().unwrap().data[0];
+        assert!(domain.perform(Action::BalloonOut(data)));
+        assert!(!domain.perform(Action::BalloonIn(Pfn(before))), "the last page of the p2m ends behind the p2m");
         assert!(domain.perform(Action::GrowP2m(10_000)));
         assert_eq!(host.nr_gpfns(domain.domid()).unwrap(), before + 10_000);
         domain.check_pv().unwrap();
@@ -181,6 +184,7 @@ fn the_p2m_grows_as_far_as_it_has_room() {
         assert!(domain.perform(Action::BumpGeneration));
         let contents = shared_info_page(&host, &domain);
         assert_eq!(shared_info::P2M_GENERATION.get(width, &contents), Some(1));
+        assert!(domain.perform(Action::BalloonIn(Pfn(before))));
         domain.check_pv().unwrap();
     }
 }

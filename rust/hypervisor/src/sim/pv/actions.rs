@@ -267,8 +267,11 @@ impl PvGuest<'_> {
     }
 
     /// Gets a page from Xen where the guest has none, in another frame. Nothing logs that, until the guest writes to it.
+    /// Behind the end that the p2m is said to have there is no place, even if the last of its pages has room.
     pub(super) fn balloon_in(&self, kernel: &mut Kernel, page: Pfn) -> bool {
-        let has_place = self.p2m_entry(&kernel.p2m, page).is_some() && self.pv.frame(page).is_none();
+        let has_place = page.0 < self.max_pfn()
+            && self.p2m_entry(&kernel.p2m, page).is_some()
+            && self.pv.frame(page).is_none();
         if !has_place || !self.make_leaf(kernel, page) || !self.get(page) {
             return false;
         }
