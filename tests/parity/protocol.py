@@ -61,9 +61,10 @@ class PvSpec:
     """What makes a domain a PV guest.
 
     Attributes:
-        width: The width of its words in bytes: 4 or 8. An empty domain is 8 bytes wide all the same.
-        tree: Whether its p2m is a tree, rather than a list in its page tables.
-        first_slot: Slot of an L2 table that the list begins at, at most 16.
+        width: The width of its words in bytes: 4 or 8. An empty domain is 8 bytes wide all the same. tree:
+        Whether its p2m is a tree, rather than a list in its page tables. first_slot: Slot of an L2 table that
+        the list begins at, at most 16. In a 32-bit guest it is counted from
+            384, where its room for the list begins.
         spare_pfns: Pfns that the p2m has entries for behind the last page.
         offline_vcpus: vCPUs that were never brought up; not the first.
         extended: Whether a vCPU has an extended context.

@@ -54,7 +54,7 @@ PV_SHAPES = {name: shape(form) for name, form in FORMS.items()} | {
     "the most state": shape(PvSpec(xsave_bytes=8192, msrs=7), vcpus=2),
     "an odd length of state": shape(PvSpec(width=4, xsave_bytes=577, msrs=1)),
     "a list from slot 7 on": shape(PvSpec(first_slot=7)),
-    "a list from slot 16 on, 32 bits": shape(PvSpec(width=4, first_slot=16)),
+    "a list from slot 400 on, 32 bits": shape(PvSpec(width=4, first_slot=16)),
     "spare entries on the last page": shape(PvSpec(spare_pfns=100)),
     "spare entries on more pages": shape(PvSpec(spare_pfns=3000)),
     "spare entries on more tables": shape(PvSpec(spare_pfns=3 * TABLE_PFNS)),
