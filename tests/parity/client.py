@@ -18,6 +18,7 @@ from tests.parity.protocol import (
     EngineName,
     FakexenError,
     PvMap,
+    PvState,
     RestoreOptions,
     RestoreOutcome,
     SaveOptions,
@@ -133,6 +134,12 @@ class Worker:
     def state(self, domid: int) -> State:
         """Tells what a domain is and does."""
         return cast("State", self._do("state", domid=domid))
+
+    def pv_state(self, domid: int) -> PvState:
+        """Tells what a PV guest has beside."""
+        state = self.state(domid)["pv"]
+        assert state is not None, "a PV guest"
+        return state
 
     def pv_map(self, domid: int) -> PvMap:
         """Tells what a PV guest uses its pages for."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.parity.client import Worker
-    from tests.parity.protocol import DomainSpec, EngineName, PvSpec, PvState
+    from tests.parity.protocol import DomainSpec, EngineName, PvSpec
 
 pytestmark = pytest.mark.usefixtures("xenmig_on_xen")
 
@@ -36,26 +36,19 @@ START_INFO = {
 }
 
 
-def pv_state(xen: Worker, domid: int) -> PvState:
-    """Returns what a PV guest has beside."""
-    state = xen.state(domid)["pv"]
-    assert state is not None
-    return state
-
-
 def assert_arrived(xen: Worker, source: int, target: int) -> None:
     """Asserts that a guest has become another one, which waits to be started, and starts it."""
     assert xen.differing(source, target) == []
     old, new = xen.state(source), xen.state(target)
     assert (old["pv"], new["state"]) == (new["pv"], "paused")
-    assert pv_state(xen, target)["unsound"] is None
+    assert xen.pv_state(target)["unsound"] is None
     for name in ("populated_pages", "cpuid", "msrs"):
         assert new[name] == old[name], name
     # Xen counts up how often the TSC was set.
     assert new["tsc"] == old["tsc"] | {"incarnation": old["tsc"]["incarnation"] + 1}
     xen.resume(target)
     assert xen.pv_map(target) == xen.pv_map(source)
-    assert pv_state(xen, target)["unsound"] is None
+    assert xen.pv_state(target)["unsound"] is None
 
 
 @pytest.mark.parametrize(

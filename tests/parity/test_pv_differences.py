@@ -59,9 +59,7 @@ def restored(
     source, target = xen.create(spec), xen.create(empty(spec))
     assert not xen.save("libxc", source, saved.stream.with_name("again"), options).failed
     assert not xen.restore("libxc", target, saved.stream).failed
-    state = xen.state(target)["pv"]
-    assert state is not None
-    return xen.differing(source, target, 100), state["unsound"]
+    return xen.differing(source, target, 100), xen.pv_state(target)["unsound"]
 
 
 @modes
@@ -193,9 +191,7 @@ def test_a_page_that_the_guest_gave_back_is_taken_from_the_copy(
         assert not xen.restore(engine, target, stream).failed
         populated.append(xen.state(target)["populated_pages"])
         xen.resume(target)
-        state = xen.state(target)["pv"]
-        assert state is not None
-        assert state["unsound"] is None
+        assert xen.pv_state(target)["unsound"] is None
     assert populated == [PAGES, PAGES - gone]
 
 

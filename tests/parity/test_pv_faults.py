@@ -97,7 +97,7 @@ def calls(
 ) -> dict[tuple[str, str, str], dict[str, int]]:
     """How many calls of each kind a save and a restore make, by job, engine, and domain."""
     xen, stream = worker_pool.get(), tmp_path_factory.mktemp("calls") / "stream"
-    made = {}
+    made: dict[tuple[str, str, str], dict[str, int]] = {}
     for engine in MODULES:
         xen.load(engine)
         for name, spec in SPECS.items():
@@ -163,7 +163,7 @@ def test_each_call_of_a_save(
         # It can be tried again at once.
         again = xen.save(engine, domid, stream, SaveOptions(live=False))
         assert not again.failed, again.messages
-        assert (xen.state(domid)["pv"] or {})["unsound"] is None
+        assert xen.pv_state(domid)["unsound"] is None
 
 
 @pytest.mark.parametrize("name", SPECS)
