@@ -40,7 +40,7 @@ test-python: $(VENV)/installed
 test-xen: $(VENV)/installed ## Run the tests on a real Xen, in a testbed under QEMU
 	tests/xen/testbed/build.sh
 	$(BIN)/python tests/xen/testbed/environment.py $(TESTBED)/py target/wheels/*.whl --group test
-	$(BIN)/python tests/xen/testbed/run.py --timeout 2400 --out $(TESTBED)/results \
+	$(BIN)/python tests/xen/testbed/run.py --timeout 4500 --out $(TESTBED)/results \
 		--in pyproject.toml --in README.md --in examples=examples --in tests/xen=tests/xen --in py=$(TESTBED)/py -- \
 		env XENMIG_TESTBED=1 python3 -u -m pytest -m xen -p no:cacheprovider --durations=10 --junitxml=/out/junit.xml
 
