@@ -14,7 +14,6 @@ import pytest
 from tests.parity.pair import save_alike
 from tests.parity.protocol import PvSpec, SaveOptions
 from tests.parity.pv_shapes import FORMS, PV_GUESTS, PV_SHAPES, busy, shape, with_steps
-from tests.parity.shapes import MODES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,11 +25,9 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("xenmig_on_xen")
 
 
-@pytest.mark.parametrize("options", MODES.values(), ids=MODES)
+@pytest.mark.parametrize("options", [SaveOptions(live=False), SaveOptions()], ids=["non-live", "live"])
 @pytest.mark.parametrize("spec", PV_SHAPES.values(), ids=PV_SHAPES)
 def test_shapes(*, xen: Worker, tmp_path: Path, options: SaveOptions, spec: DomainSpec) -> None:
-    if options.debug and spec.memory_pages < 1000:
-        pytest.skip("millions of entries are sent often enough")
     libxc, xenmig = save_alike(xen, with_steps(xen, spec, busy), tmp_path, options)
     assert xenmig.state is not None
     assert xenmig.state["pv"] is not None

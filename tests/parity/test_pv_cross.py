@@ -55,23 +55,22 @@ def assert_arrived(xen: Worker, source: int, target: int) -> None:
     "options", [SaveOptions(live=False), SaveOptions(debug=True)], ids=["non-live", "live, debug"]
 )
 @pytest.mark.parametrize("spec", SHAPES.values(), ids=SHAPES)
-def test_both_restore_the_same_guest(
+def test_each_restores_what_the_other_saved(
     *, xen: Worker, tmp_path: Path, options: SaveOptions, spec: DomainSpec
 ) -> None:
     spec = with_steps(xen, spec, whole)
-    for saver, stream in [(name, tmp_path / name) for name in MODULES]:
+    stream = tmp_path / "stream"
+    # What one engine saves is, byte for byte, what the other one does: that is another test.
+    for saver, restorer in zip(MODULES, reversed(MODULES), strict=True):
         xen.reset()
-        source = xen.create(spec)
+        source, target = xen.create(spec), xen.create(empty(spec))
         saved = xen.save(saver, source, stream, options)
         assert not saved.failed, saved.messages
-        for restorer in MODULES:
-            target = xen.create(empty(spec))
-            restored = xen.restore(restorer, target, stream)
-            assert (restored.failed, restored.messages, restored.missing) == (False, [], 0), restorer
-            grants = [[1, 0, restored.console_gfn], [1, 0, restored.store_gfn]]
-            assert xen.state(target)["grants"] == grants
-            assert_arrived(xen, source, target)
-            xen.destroy(target)
+        restored = xen.restore(restorer, target, stream)
+        assert (restored.failed, restored.messages, restored.missing) == (False, [], 0), restorer
+        grants = [[1, 0, restored.console_gfn], [1, 0, restored.store_gfn]]
+        assert xen.state(target)["grants"] == grants
+        assert_arrived(xen, source, target)
 
 
 @pytest.mark.parametrize("width", START_INFO)
