@@ -290,6 +290,7 @@ class State(TypedDict):
     cpuid: str
     msrs: str
     pv: PvState | None
+    shared_info: str | None
     grants: list[list[int]]
 
 

@@ -79,6 +79,7 @@ def test_both_connect_it_to_its_toolstack(xen: Worker, tmp_path: Path, width: in
     source = xen.create(spec)
     pages = xen.pv_map(source)
     assert not xen.save("xenmig", source, stream).failed
+    shared = []
     options = RestoreOptions(store_evtchn=21, store_domid=5, console_evtchn=0xFFFF_FFFF, console_domid=6)
     for restorer in MODULES:
         target = xen.create(empty(spec))
@@ -90,8 +91,10 @@ def test_both_connect_it_to_its_toolstack(xen: Worker, tmp_path: Path, width: in
         )
         assert (nr_pages, shared_info % 4096) == (700, 0)
         assert written == [0, restored.store_gfn, 21, restored.console_gfn, 0xFFFF_FFFF]
+        shared.append(xen.state(target)["shared_info"])
         assert xen.state(target)["grants"] == [[1, 6, restored.console_gfn], [1, 5, restored.store_gfn]]
         assert_arrived(xen, source, target)
+    assert shared[0] == shared[1] != xen.state(source)["shared_info"]
 
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! What the control interface tells about domains and calls, as JSON.
 
-use std::sync::atomic::Ordering;
+use std::{io, os::fd::AsRawFd, sync::atomic::Ordering};
 
 use serde_json::{Map, Value, json};
 use xenmig_hypervisor::{Hypervisor, HypervisorError, PvVerbs};
-use xenmig_types::{DomainState, PAGE_SIZE, Pfn};
+use xenmig_types::{DomainState, Gfn, PAGE_SIZE, Pfn};
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 use crate::{
@@ -64,6 +64,7 @@ pub(crate) fn state(domain: &Domain) -> Result<Value, Failure> {
         "cpuid": digest(&policy.cpuid),
         "msrs": digest(&policy.msrs),
         "pv": if is_pv { Some(pv(domain)?) } else { None },
+        "shared_info": if is_pv { Some(shared_info(domain)?) } else { None },
         "grants": grants.map(|GrantEntry { flags, domid, frame }| json!([flags, domid, frame])),
     }))
 }
@@ -81,6 +82,22 @@ fn pv(domain: &Domain) -> Result<Value, Failure> {
         "fingerprint": sim.fingerprint().to_string(),
         "unsound": sim.check_pv().err().map(|error| error.to_string()),
     }))
+}
+
+/// Returns a digest of a PV guest's shared info page.
+fn shared_info(domain: &Domain) -> Result<String, Failure> {
+    let frame = Gfn(host::sim().domain_info(domain.domid)?.shared_info_frame);
+    let place = domain.sim.door_frame(frame, false).and_then(|page| i64::try_from(page).ok());
+    let place = place.ok_or_else(|| Failure::invalid("there is no shared info page"))?;
+    let mut page = [0_u8; PAGE_SIZE];
+    let file = domain.sim.door_memory().as_raw_fd();
+    // SAFETY: the buffer may be written.
+    let read = unsafe { libc::pread(file, page.as_mut_ptr().cast(), PAGE_SIZE, place * PAGE_SIZE as i64) };
+    if read == PAGE_SIZE as isize {
+        Ok(digest(&page))
+    } else {
+        Err(Failure::system("reading the shared info page", &io::Error::last_os_error()))
+    }
 }
 
 /// Tells what a PV guest uses its pages for; nothing of one that has not run.
