@@ -13,11 +13,12 @@
 mod support;
 
 use support::{
-    errno, page, pages,
+    bitmap, errno, page, pages,
     pv::{LIST, all, context, guest, odd, plain, poke_shared_info, shared_info_page, types},
+    set_bits,
 };
 use xenmig_hypervisor::{
-    Access, Extent, Hypervisor, PinOp, PvVerbs,
+    Access, CleanPass, Extent, Hypervisor, PinOp, PvVerbs,
     sim::{Action, DomainConfig, P2mForm, PvConfig, SimDomain, SimError, SimHost},
 };
 use xenmig_types::{
@@ -229,7 +230,15 @@ fn what_xen_refuses_is_refused() {
         let written = host.map(id, &[data], Access::Write).unwrap();
         assert_eq!(errno(pin(data, PageType::L2)), libc::EINVAL, "somebody writes there");
         drop(written);
+        // A new page table is dirty, and so are those below it.
+        let below = frame_of(map.data[2]);
+        assert!(host.map(id, &[below], Access::Write).unwrap().copy_in(0, &[0; PAGE_SIZE]));
+        contents(below.0 << 12 | 1, 3);
+        host.enable_logdirty(id).unwrap();
         pin(data, PageType::L2).unwrap();
+        let mut dirty = bitmap(&host, &to);
+        host.clean(id, Some(&mut dirty), CleanPass::Live).unwrap();
+        assert_eq!(set_bits(&dirty), [map.data[0].0, map.data[2].0]);
         assert_eq!(errno(pin(data, PageType::L2)), libc::EINVAL);
         assert_eq!(types(&host, &to, &[data]), [PageType::L2Pinned]);
 
@@ -259,7 +268,19 @@ fn what_xen_refuses_is_refused() {
         assert_eq!(errno(host.set_vcpu_state(id, 9, VcpuPart::Msrs, &[])), libc::ESRCH);
         let fresh = host.create(DomainConfig { populated: false, ..config() }).unwrap();
         host.set_guest_width(fresh.domid(), width.bytes()).unwrap();
-        assert_eq!(errno(host.set_vcpu_state(fresh.domid(), 0, VcpuPart::Basic, &good)), libc::EINVAL);
+        let set = |state: &[u8]| host.set_vcpu_state(fresh.domid(), 0, VcpuPart::Basic, state);
+        assert_eq!(errno(set(&good)), libc::EINVAL);
+        // The frames are its own now, but what cr3 leads to is no page table.
+        let mut frames = [Gfn(1), Gfn(2)];
+        assert_eq!(host.populate(fresh.domid(), &mut frames, Extent::Page).unwrap(), 2);
+        let mut state = good.clone();
+        vcpu_context::GDT_FRAMES.set(width, &mut state, frames[0].0).unwrap();
+        vcpu_context::CR1.set(width, &mut state, 0).unwrap();
+        vcpu_context::CR3.set(width, &mut state, width.cr3_of_frame(frames[1].0).unwrap()).unwrap();
+        let garbage = host.map(fresh.domid(), &[frames[1]], Access::Write).unwrap();
+        assert!(garbage.copy_in(0, &[0x55; PAGE_SIZE]));
+        drop(garbage);
+        assert_eq!(errno(set(&state)), libc::EINVAL);
 
         // HVM's verbs are not for PV guests, and theirs not for HVM guests.
         assert_eq!(errno(host.hvm_context(id)), libc::EINVAL);

@@ -65,7 +65,7 @@ fn where_the_p2m_is_must_be_true() {
         poke(LIST, "p2m_vaddr is wrong", offset(shared_info::P2M_VADDR) + 1);
         poke(LIST, "p2m_cr3 is wrong", offset(shared_info::P2M_CR3) + 2);
         poke(LIST, "the p2m is not mapped", offset(shared_info::MAX_PFN) + 3);
-        poke(P2mForm::Tree, "the root of the p2m's tree", offset(shared_info::FRAME_LIST_LIST));
+        poke(P2mForm::Tree, "the root of the p2m's tree", offset(shared_info::FRAME_LIST_LIST) + 3);
         unsound(width, P2mForm::Tree, "another page 0", |host, domain, _| {
             let contents = shared_info_page(host, domain);
             let top = Gfn(shared_info::FRAME_LIST_LIST.get(width, &contents).unwrap());
@@ -102,9 +102,24 @@ fn page_tables_must_lead_to_what_they_may_lead_to() {
         wrong(writable, PageType::L1, 3, &|domain, map| entry(domain, map.gdts[0], 3));
         wrong("is a superpage", PageType::L2, 9, &|domain, map| entry(domain, map.data[0], 0x81));
         wrong("leads to no L1 table", PageType::L2, 9, &|domain, map| entry(domain, map.data[0], 1));
-        unsound(width, LIST, "is a page table", |host, domain, map| {
+        unsound(width, LIST, "is no page for a GDT", |host, domain, map| {
             let frame = domain.frame_of(map.gdts[0]).unwrap();
             host.pin_tables(domain.domid(), &[PinOp { frame, kind: PageType::L1 }]).unwrap();
+        });
+        unsound(width, LIST, "is no page for a GDT", |host, domain, map| {
+            host.depopulate(domain.domid(), &[domain.frame_of(map.gdts[0]).unwrap()]).unwrap();
+        });
+        unsound(width, P2mForm::Tree, "the kernel has no page", |host, domain, map| {
+            // Known nowhere but in the kernel's notes: the page that leads to nothing.
+            let notes = page(domain, map.start_info.0).unwrap();
+            let pfn = Pfn(u64::from_le_bytes(notes[261 * 8..][..8].try_into().unwrap()));
+            host.depopulate(domain.domid(), &[domain.frame_of(pfn).unwrap()]).unwrap();
+            let mut leaf = page(domain, map.p2m_pages[0].0).unwrap();
+            let entry = usize::from(width.bytes());
+            leaf[pfn.0 as usize * entry..][..entry].fill(0xff);
+            domain.write_page(map.p2m_pages[0], &leaf).unwrap();
+            let at = domain.pte_of(pfn).unwrap();
+            write(domain, at.table, at.slot, 0);
         });
         unsound(width, LIST, "is not Xen's", |_, domain, map| {
             let is_xens = |pfn: &Pfn| domain.pte(PteAt { table: *pfn, slot: 511 }).is_superpage();

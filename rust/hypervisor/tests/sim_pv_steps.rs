@@ -97,6 +97,22 @@ fn odd_large(width: GuestWidth, p2m: P2mForm) -> DomainConfig {
 }
 
 #[test]
+fn a_short_bitmap_clears_what_it_covers() {
+    let (host, domain) = guest(plain(GuestWidth::Bits64, LIST));
+    let id = domain.domid();
+    let map = domain.pv_map().unwrap();
+    let (low, high) = (map.data[0], *map.data.last().unwrap());
+    host.enable_logdirty(id).unwrap();
+    assert!(domain.perform(Action::Write(low)) && domain.perform(Action::Write(high)));
+    let mut short = host.dirty_bitmap(id, 128).unwrap();
+    host.clean(id, Some(&mut short), CleanPass::Live).unwrap();
+    assert_eq!(set_bits(&short), [low.0]);
+    let mut whole = bitmap(&host, &domain);
+    host.clean(id, Some(&mut whole), CleanPass::Live).unwrap();
+    assert_eq!(set_bits(&whole), [high.0]);
+}
+
+#[test]
 fn entries_are_written_torn_and_mended() {
     for config in all() {
         let (host, domain) = guest(config);
@@ -124,6 +140,7 @@ fn entries_are_written_torn_and_mended() {
         assert_eq!(types(&host, &domain, &[Gfn(torn.frame())]), [PageType::Xtab]);
         assert!(torn.is_present() && domain.check_pv().is_err());
         assert!(!domain.perform(Action::TearPte(at)));
+        assert!(!domain.perform(Action::WritePte(at, PteChange::Touch)), "it was not used");
         step(Action::MendPtes);
         assert!(!domain.perform(Action::MendPtes));
         domain.check_pv().unwrap();

@@ -38,6 +38,7 @@ fn must(condition: bool, wrong: impl FnOnce() -> String) -> Result<(), String> {
 impl PvGuest<'_> {
     fn check(&self) -> Result<(), String> {
         let kernel = self.find_kernel().map_err(|lost| lost.to_string())?;
+        self.check_vcpus()?;
         self.check_p2m(&kernel)?;
         for pfn in (0..self.pv.end()).map(Pfn) {
             let level = level_of_type(self.pv.page_type(pfn));
@@ -47,11 +48,7 @@ impl PvGuest<'_> {
         }
         for page in kernel.own_pages() {
             must(self.pv.frame(page).is_some(), || format!("the kernel has no page at pfn {page}"))?;
-            must(!self.pv.page_type(page).is_page_table(), || {
-                format!("the kernel's page {page} is a page table")
-            })?;
         }
-        self.check_vcpus()?;
         let announced = lock(&self.pv.kernel).is_some();
         if announced { self.check_announced(&kernel) } else { Ok(()) }
     }
