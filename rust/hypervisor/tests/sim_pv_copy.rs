@@ -294,6 +294,18 @@ fn what_xen_refuses_is_refused() {
     }
 }
 
+/// Else a frame that was forgotten in a copy would be right by accident.
+#[test]
+fn a_domain_to_be_restored_into_on_another_host_gets_other_frames() {
+    let config = plain(GuestWidth::Bits64, LIST);
+    let (_host, from) = guest(config.clone());
+    let (host, to) = guest(DomainConfig { populated: false, ..config });
+    let mut frames: Vec<Gfn> = (0..512).map(Gfn).collect();
+    assert_eq!(host.populate(to.domid(), &mut frames, Extent::Page).unwrap(), 512);
+    let same = (0..).zip(&frames).filter(|(pfn, frame)| from.frame_of(Pfn(*pfn)) == Some(**frame));
+    assert!(same.count() < 5);
+}
+
 #[test]
 fn memory_is_given_up_to_the_limit_and_taken_back() {
     let (host, domain) = guest(DomainConfig { populated: false, ..plain(GuestWidth::Bits64, LIST) });
