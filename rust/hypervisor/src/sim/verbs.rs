@@ -185,13 +185,13 @@ impl Hypervisor for SimHost {
         let domain = self.enter(verb, domid)?;
         require(gfns.len() <= MAX_TYPES, verb, domid, libc::E2BIG)?;
         require(gfns.len() == types.len(), verb, domid, libc::EINVAL)?;
+        if let Some(pv) = &domain.guest.pv {
+            gfns.iter().zip(types).for_each(|(gfn, kind)| *kind = pv.frame_type(*gfn));
+            return Ok(());
+        }
         let populated = domain.guest.memory.populated();
         for (gfn, kind) in gfns.iter().zip(types) {
-            *kind = match &domain.guest.pv {
-                Some(pv) => pv.frame_type(*gfn),
-                None if populated.get(gfn.0) => PageType::Notab,
-                None => PageType::Xtab,
-            };
+            *kind = if populated.get(gfn.0) { PageType::Notab } else { PageType::Xtab };
         }
         Ok(())
     }
