@@ -11,6 +11,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.parity.compare import explain
+from tests.parity.engine import MODULES
 from tests.parity.pair import save_alike
 from tests.parity.protocol import PvSpec, SaveOptions
 from tests.parity.pv_shapes import FORMS, PV_GUESTS, PV_SHAPES, busy, shape, with_steps
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     from tests.parity.client import Worker
     from tests.parity.protocol import DomainSpec
     from tests.parity.pv_shapes import Guest
+
+#: The type of an L1 table that is pinned.
+L1_PINNED = 0x9
 
 pytestmark = pytest.mark.usefixtures("xenmig_on_xen")
 
@@ -62,3 +67,22 @@ def test_the_guests_do_something(xen: Worker, tmp_path: Path, name: str) -> None
         assert not xen.save("libxc", xen.create(spec), tmp_path / "stream").failed
         streams.append((tmp_path / "stream").read_bytes())
     assert (streams[0] == streams[1]) == (name == "nothing")
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_entries_that_are_not_present(xen: Worker, tmp_path: Path, form: PvSpec) -> None:
+    """What stands in them is the guest's own affair, even if it looks like a frame: of a page that it has
+    swapped out, for example.
+    """
+    entry = 0x8000_0000_0123_4066
+    for engine in MODULES:
+        xen.reset()
+        domid = xen.create(shape(form, 700))
+        # The one that maps the user's addresses is not full.
+        table = next(pfn for pfn, kind in xen.pv_map(domid)["tables"] if kind == L1_PINNED)
+        contents = xen.read_page(domid, table)
+        assert contents[-8:] == bytes(8)
+        xen.write_page(domid, table, contents[:-8] + entry.to_bytes(8, "little"))
+        assert not xen.save(engine, domid, tmp_path / engine).failed
+    assert explain(tmp_path / "libxc", tmp_path / "xenmig") is None
+    assert entry.to_bytes(8, "little") in (tmp_path / "xenmig").read_bytes()
