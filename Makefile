@@ -18,7 +18,7 @@ FEATURES = $(addprefix --features ,$(shell bash scripts/xen-features.sh))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help tools demo test test-rust test-python test-xen check fmt lint types docs bench clean
+.PHONY: help tools demo dev test test-rust test-python test-xen check fmt lint types docs bench clean
 
 help: ## Explain the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,11 @@ tools: ## Say which tools are missing, and how to get them
 
 demo: $(VENV)/installed ## Migrate a simulated domain under a Python policy, and check its memory
 	$(BIN)/xenmig demo
+
+dev: $(VENV)/tools ## Build and install quickly, without link-time optimisation: then $(BIN)/pytest tests/...
+	@rm -f $(VENV)/installed
+	cargo build --quiet --profile quick --locked --package xenmig-python $(FEATURES)
+	$(BIN)/python scripts/install_dev.py target/quick/lib_native.so
 
 test: test-rust test-python ## Run all tests that need no Xen
 
