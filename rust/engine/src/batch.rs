@@ -15,7 +15,7 @@
 
 use std::ops::Range;
 
-use xenmig_hypervisor::{Access, Errno, ForeignPages, Hypervisor, Piece, Sink};
+use xenmig_hypervisor::{Access, Errno, ForeignPages, Hypervisor, KeepWaiting, Piece, Sink};
 use xenmig_stream::{PageWord, encode};
 use xenmig_types::{Domid, Gfn, PAGE_SIZE, PageType, Pfn};
 
@@ -107,7 +107,7 @@ impl Batch {
         pass: Pass,
         owed: &mut Owed,
         sink: &mut Sink,
-        keep_waiting: &mut dyn FnMut() -> bool,
+        keep_waiting: &mut KeepWaiting<'_>,
     ) -> Result<Sent, Stopped> {
         let mut result = Sent { claimed: self.pfns.len() as u64, ..Sent::default() };
         if self.pfns.is_empty() {

@@ -8,9 +8,21 @@ use crate::PrecopyStats;
 /// An error of the caller's own: it passes through the engine unchanged.
 pub type CallerError = Box<dyn Error + Send + Sync + 'static>;
 
+/// Lets the program that started a save or a restore end it.
+pub trait Interrupt {
+    /// Called at least every 100 ms, also while the other end takes or sends nothing. The run goes on unless this fails.
+    ///
+    /// # Errors
+    ///
+    /// Any error ends the run and comes out of it unchanged.
+    fn interrupted(&mut self) -> Result<(), CallerError> {
+        Ok(())
+    }
+}
+
 /// The program that saves a domain: a toolstack, a save helper, a test. All calls come on the thread that called
 /// [`save`](crate::save), and no lock is held meanwhile.
-pub trait Caller {
+pub trait Caller: Interrupt {
     /// Suspends the guest and returns when it is suspended.
     ///
     /// # Errors
@@ -45,15 +57,6 @@ pub trait Caller {
     ///
     /// Any error ends the save.
     fn progress(&mut self, _stats: &PrecopyStats) -> Result<(), CallerError> {
-        Ok(())
-    }
-
-    /// Asked at least every 100 ms, also while the other end does not take anything: shall the save go on?
-    ///
-    /// # Errors
-    ///
-    /// Any error ends the save.
-    fn interrupted(&mut self) -> Result<(), CallerError> {
         Ok(())
     }
 }

@@ -24,9 +24,11 @@ mod rounds;
 mod run;
 mod save;
 mod stats;
+#[expect(dead_code, reason = "save and restore move onto it next")]
+mod watch;
 
 pub use bitmap::MAX_BATCH_PAGES;
-pub use caller::{Caller, CallerError};
+pub use caller::{Caller, CallerError, Interrupt};
 pub use error::{GuestState, SaveError, SaveFailure};
 pub use guest::TableFault;
 pub use policy::{ConsultMode, Decision, LibxcPolicy, Phase, Policy, Verdict};

@@ -128,7 +128,7 @@ impl<'a> Run<'a> {
         let began = Instant::now();
         let mut interrupt = None;
         let caller = &mut *self.caller;
-        let keep_waiting = &mut || keep_waiting(caller, &mut interrupt);
+        let keep_waiting = &mut |_| keep_waiting(caller, &mut interrupt);
         let of = Of { host: self.host, domid: self.domid, guest: &self.guest };
         let sent = self.batch.send(of, pass, &mut self.owed, self.sink, keep_waiting);
         let sent = sent.map_err(|stopped| match stopped {
@@ -150,7 +150,7 @@ impl<'a> Run<'a> {
     pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), SaveError> {
         let mut interrupt = None;
         let caller = &mut *self.caller;
-        let written = self.sink.write(&[Piece::Bytes(bytes)], &mut || keep_waiting(caller, &mut interrupt));
+        let written = self.sink.write(&[Piece::Bytes(bytes)], &mut |_| keep_waiting(caller, &mut interrupt));
         written.map_err(|error| self.torn(error, interrupt))?;
         self.ledger.now.bytes_sent += bytes.len() as u64;
         Ok(())

@@ -32,7 +32,7 @@ use support::{
     toolstack::Toolstack,
 };
 use xenmig_engine::{
-    ConsultMode, Decision, GuestState, PrecopyStats, SaveError, SaveOptions,
+    ConsultMode, Decision, GuestState, Interrupt, PrecopyStats, SaveError, SaveOptions,
     restore::{RestoreCaller, RestoreOptions, restore},
 };
 use xenmig_hypervisor::{
@@ -186,6 +186,8 @@ fn check(
 
 /// A receiver that waits for nothing.
 struct Receiver;
+
+impl Interrupt for Receiver {}
 
 impl RestoreCaller for Receiver {}
 

@@ -13,6 +13,10 @@ use crate::socket::{self, SocketSettings};
 /// How long a wait lasts before the caller is asked again whether to go on.
 pub(crate) const WAIT_MS: libc::c_int = 100;
 
+/// Asked at least every 100 ms while a stream's other end is not ready, with the number of bytes that the stream has moved so
+/// far; it answers whether to go on.
+pub type KeepWaiting<'a> = dyn FnMut(u64) -> bool + 'a;
+
 /// Which way the bytes go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Direction {
@@ -108,7 +112,8 @@ impl Endpoint {
         self.fd.as_raw_fd()
     }
 
-    /// Deals with a call that moved nothing: waits if the other end is not ready, and asks `keep_waiting`.
+    /// Deals with a call that moved nothing: waits if the other end is not ready, and asks `keep_waiting`,
+    /// which hears that the descriptor has moved `moved` bytes so far.
     /// Returns normally if the call shall be made again.
     ///
     /// # Errors
@@ -117,7 +122,8 @@ impl Endpoint {
     pub(crate) fn after_error(
         &mut self,
         error: io::Error,
-        keep_waiting: &mut dyn FnMut() -> bool,
+        moved: u64,
+        keep_waiting: &mut KeepWaiting<'_>,
     ) -> io::Result<()> {
         match error.raw_os_error() {
             Some(libc::EINTR) => {}
@@ -130,7 +136,7 @@ impl Endpoint {
             }
             _ => return Err(error),
         }
-        if keep_waiting() { Ok(()) } else { Err(io::Error::from(io::ErrorKind::Interrupted)) }
+        if keep_waiting(moved) { Ok(()) } else { Err(io::Error::from(io::ErrorKind::Interrupted)) }
     }
 
     fn poll(&self) -> io::Result<()> {

@@ -62,9 +62,12 @@ impl HypervisorError {
         matches!(self, Self::Call { errno: Errno(libc::ESRCH), .. })
     }
 
-    /// Says whether the call may succeed when it is made again (`EBUSY`, `EAGAIN`, `EINTR`).
+    /// Says whether the call may succeed when it is made again (`EBUSY`, `EAGAIN`, `EINTR`, `ERESTART`).
     #[must_use]
     pub const fn is_transient(&self) -> bool {
-        matches!(self, Self::Call { errno: Errno(libc::EBUSY | libc::EAGAIN | libc::EINTR), .. })
+        matches!(
+            self,
+            Self::Call { errno: Errno(libc::EBUSY | libc::EAGAIN | libc::EINTR | libc::ERESTART), .. }
+        )
     }
 }

@@ -10,6 +10,7 @@
 //! under the reader, so it is reached through [`ForeignPages`] alone, which never hands out a reference to it.
 //! [`sim`] is the embedded host: domains in this process's memory whose vCPUs are threads that really write.
 
+mod clock;
 mod dirty_bitmap;
 mod endpoint;
 mod error;
@@ -30,7 +31,9 @@ use std::fmt;
 
 use xenmig_types::{CpuPolicy, DomainInfo, Domid, Gfn, PageType, TscInfo, XenVersion};
 
+pub use clock::{Clock, MachineClock, ManualClock, Moment};
 pub use dirty_bitmap::{BitmapMemory, DirtyBitmap};
+pub use endpoint::KeepWaiting;
 pub use error::{Errno, HypervisorError, Result};
 pub use grants::{ReservedEntry, ReservedGrant};
 pub use lifecycle::Lifecycle;
@@ -89,6 +92,9 @@ impl Extent {
 /// Every verb returns a [`HypervisorError`] with the operation, the domid and the errno: `ESRCH` for a domain that
 /// is not there, `EPERM`/`EACCES` without the right to it, and what the hypercall's own documentation says.
 pub trait Hypervisor: PvVerbs + Send + Sync + fmt::Debug {
+    /// Returns the clock by which everything about this host's domains is timed.
+    fn clock(&self) -> &dyn Clock;
+
     /// Returns the running hypervisor's version, for the domain header of the stream.
     fn version(&self) -> Result<XenVersion>;
 

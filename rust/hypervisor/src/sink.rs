@@ -11,7 +11,7 @@ use xenmig_types::PAGE_SIZE;
 
 use crate::{
     ForeignPages,
-    endpoint::{Direction, Endpoint, Manner, gathered, moved},
+    endpoint::{Direction, Endpoint, KeepWaiting, Manner, gathered, moved},
 };
 
 /// `IOV_MAX` of Linux: so many pieces go into one call.
@@ -83,7 +83,7 @@ impl Sink {
     ///
     /// What the kernel says (`EPIPE`, `ENOSPC`, `ECONNRESET`, ...); [`io::ErrorKind::Interrupted`] if
     /// `keep_waiting` said no. The stream is torn then. `EFAULT` if a page is not mapped, before a byte is written.
-    pub fn write(&mut self, pieces: &[Piece<'_>], keep_waiting: &mut dyn FnMut() -> bool) -> io::Result<()> {
+    pub fn write(&mut self, pieces: &[Piece<'_>], keep_waiting: &mut KeepWaiting<'_>) -> io::Result<()> {
         if !pieces.iter().all(Piece::is_there) {
             return Err(io::Error::from_raw_os_error(libc::EFAULT));
         }
@@ -124,7 +124,7 @@ impl Sink {
         }
     }
 
-    fn write_gathered(&mut self, keep_waiting: &mut dyn FnMut() -> bool) -> io::Result<()> {
+    fn write_gathered(&mut self, keep_waiting: &mut KeepWaiting<'_>) -> io::Result<()> {
         let mut next = 0;
         while let Some(rest) = self.pieces.get(next..).filter(|rest| !rest.is_empty()) {
             let count = rest.len().min(IOV_MAX);
@@ -135,11 +135,11 @@ impl Sink {
                     next += consume(&mut self.pieces, next, bytes);
                     // Cut short by a signal or a timeout: there may be a reason to stop.
                     let short = self.endpoint.manner == Manner::Timed && next < self.pieces.len();
-                    if short && !keep_waiting() {
+                    if short && !keep_waiting(self.written) {
                         return Err(io::Error::from(io::ErrorKind::Interrupted));
                     }
                 }
-                Err(error) => self.endpoint.after_error(error, keep_waiting)?,
+                Err(error) => self.endpoint.after_error(error, self.written, keep_waiting)?,
             }
         }
         Ok(())

@@ -7,7 +7,7 @@ use xenmig_types::PAGE_SIZE;
 
 use crate::{
     Access, ForeignPages,
-    endpoint::{Direction, Endpoint, Manner, gathered, moved},
+    endpoint::{Direction, Endpoint, KeepWaiting, Manner, gathered, moved},
 };
 
 /// `IOV_MAX` of Linux: so many pieces go into one call.
@@ -43,11 +43,7 @@ impl Source {
     ///
     /// [`io::ErrorKind::UnexpectedEof`] if the stream ends before; [`io::ErrorKind::Interrupted`] if `keep_waiting`
     /// said no; else what the kernel says.
-    pub fn read_exact(
-        &mut self,
-        buffer: &mut [u8],
-        keep_waiting: &mut dyn FnMut() -> bool,
-    ) -> io::Result<()> {
+    pub fn read_exact(&mut self, buffer: &mut [u8], keep_waiting: &mut KeepWaiting<'_>) -> io::Result<()> {
         let mut pieces = [libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() }];
         self.scatter(&mut pieces, keep_waiting)
     }
@@ -61,7 +57,7 @@ impl Source {
         &mut self,
         pages: &ForeignPages,
         range: Range<usize>,
-        keep_waiting: &mut dyn FnMut() -> bool,
+        keep_waiting: &mut KeepWaiting<'_>,
     ) -> io::Result<()> {
         let fault = || io::Error::from_raw_os_error(libc::EFAULT);
         if pages.access() != Access::Write {
@@ -83,7 +79,7 @@ impl Source {
     fn scatter(
         &mut self,
         mut pieces: &mut [libc::iovec],
-        keep_waiting: &mut dyn FnMut() -> bool,
+        keep_waiting: &mut KeepWaiting<'_>,
     ) -> io::Result<()> {
         while let Some(first) = pieces.first() {
             if first.iov_len == 0 {
@@ -96,7 +92,7 @@ impl Source {
                     self.read += bytes as u64;
                     pieces = consume(pieces, bytes);
                 }
-                Err(error) => self.endpoint.after_error(error, keep_waiting)?,
+                Err(error) => self.endpoint.after_error(error, self.read, keep_waiting)?,
             }
         }
         Ok(())

@@ -79,16 +79,16 @@ fn transfer(out: RawFd, back: RawFd) {
                 Piece::Pages(&sent, 700..last),
                 Piece::Bytes(&tail),
             ];
-            sink.write(&pieces, &mut || true).unwrap();
+            sink.write(&pieces, &mut |_| true).unwrap();
             sink.written()
         })
     };
     let received = map_every_other(&host, &to, Access::Write);
     let (mut head, mut tail) = ([0; 13], [0; 7]);
-    source.read_exact(&mut head, &mut || true).unwrap();
-    source.read_pages(&received, 0..3, &mut || true).unwrap();
-    source.read_pages(&received, 3..last, &mut || true).unwrap();
-    source.read_exact(&mut tail, &mut || true).unwrap();
+    source.read_exact(&mut head, &mut |_| true).unwrap();
+    source.read_pages(&received, 0..3, &mut |_| true).unwrap();
+    source.read_pages(&received, 3..last, &mut |_| true).unwrap();
+    source.read_exact(&mut tail, &mut |_| true).unwrap();
     assert_eq!((head, tail), ([1; 13], [2; 7]));
     assert_eq!(sender.join().unwrap(), source.read());
     assert_eq!(source.read(), PAGES * PAGE_SIZE as u64 + 20);
@@ -132,7 +132,7 @@ fn pages_go_into_a_file_at_its_position() {
     file.write_all(b"before").unwrap();
     let mapped = map_every_other(&host, &domain, Access::Read);
     let mut sink = Sink::new(file.as_raw_fd()).unwrap();
-    sink.write(&[Piece::Bytes(b"head"), Piece::Pages(&mapped, 1..3)], &mut || true).unwrap();
+    sink.write(&[Piece::Bytes(b"head"), Piece::Pages(&mapped, 1..3)], &mut |_| true).unwrap();
     file.rewind().unwrap();
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes).unwrap();
@@ -146,7 +146,7 @@ fn the_caller_may_close_its_own_descriptor() {
     let (out, mut back) = UnixStream::pair().unwrap();
     let mut sink = Sink::new(out.as_raw_fd()).unwrap();
     drop(out);
-    sink.write(&[Piece::Bytes(b"still open")], &mut || true).unwrap();
+    sink.write(&[Piece::Bytes(b"still open")], &mut |_| true).unwrap();
     drop(sink);
     let mut bytes = Vec::new();
     back.read_to_end(&mut bytes).unwrap();
@@ -161,7 +161,7 @@ fn a_wait_ends_when_the_caller_says_no() {
     let mut sink = Sink::new(out.as_raw_fd()).unwrap();
     let mut source = Source::new(out.as_raw_fd()).unwrap();
     let mut asked = 0;
-    let mut twice = || {
+    let mut twice = |_| {
         asked += 1;
         asked % 3 != 0
     };
@@ -191,10 +191,10 @@ fn the_other_end_that_is_gone_is_an_error() {
     let mut source = Source::new(back.as_raw_fd()).unwrap();
     let mut sink = Sink::new(back.as_raw_fd()).unwrap();
     drop(out);
-    let error = source.read_exact(&mut [0; 4], &mut || true).unwrap_err();
+    let error = source.read_exact(&mut [0; 4], &mut |_| true).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::UnexpectedEof);
     assert_eq!(source.read(), 3);
-    let error = sink.write(&[Piece::Bytes(b"abc")], &mut || true).unwrap_err();
+    let error = sink.write(&[Piece::Bytes(b"abc")], &mut |_| true).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(libc::EPIPE));
     assert_eq!(sink.written(), 0);
 }
@@ -206,7 +206,7 @@ fn a_full_disk_is_an_error_and_the_bin_takes_everything() {
     let write = |path: &str| {
         let file = OpenOptions::new().write(true).open(path).unwrap();
         let mut sink = Sink::new(file.as_raw_fd()).unwrap();
-        sink.write(&[Piece::Pages(&mapped, 0..PAGES as usize)], &mut || true).map(|()| sink.written())
+        sink.write(&[Piece::Pages(&mapped, 0..PAGES as usize)], &mut |_| true).map(|()| sink.written())
     };
     assert_eq!(write("/dev/full").unwrap_err().raw_os_error(), Some(libc::ENOSPC));
     assert_eq!(write("/dev/null").unwrap(), PAGES * PAGE_SIZE as u64);
@@ -221,14 +221,14 @@ fn pages_that_are_not_mapped_for_it_are_a_fault_before_a_byte_is_moved() {
     let mut source = Source::new(back.as_raw_fd()).unwrap();
     let fault = |result: io::Result<()>| assert_eq!(result.unwrap_err().raw_os_error(), Some(libc::EFAULT));
     for range in [0..2, 1..2, 2..3] {
-        fault(sink.write(&[Piece::Bytes(b"head"), Piece::Pages(&map(Access::Read), range)], &mut || true));
+        fault(sink.write(&[Piece::Bytes(b"head"), Piece::Pages(&map(Access::Read), range)], &mut |_| true));
     }
     assert_eq!(sink.written(), 0);
-    sink.write(&[Piece::Pages(&map(Access::Read), 0..1)], &mut || true).unwrap();
-    fault(source.read_pages(&map(Access::Write), 0..2, &mut || true));
-    fault(source.read_pages(&map(Access::Read), 0..1, &mut || true));
+    sink.write(&[Piece::Pages(&map(Access::Read), 0..1)], &mut |_| true).unwrap();
+    fault(source.read_pages(&map(Access::Write), 0..2, &mut |_| true));
+    fault(source.read_pages(&map(Access::Read), 0..1, &mut |_| true));
     assert_eq!(source.read(), 0);
-    source.read_pages(&map(Access::Write), 0..1, &mut || true).unwrap();
+    source.read_pages(&map(Access::Write), 0..1, &mut |_| true).unwrap();
 }
 
 #[test]

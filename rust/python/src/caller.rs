@@ -2,7 +2,7 @@
 //! The program that saves or restores: its callbacks, and the signals that Python has caught for it.
 
 use pyo3::prelude::*;
-use xenmig_engine::{Caller, CallerError, PrecopyStats};
+use xenmig_engine::{Caller, CallerError, Interrupt, PrecopyStats};
 
 use crate::{args::callable, detach::attached, stats::PyPrecopyStats};
 
@@ -52,7 +52,9 @@ impl Caller for PyCaller {
         let Some(on_progress) = &self.on_progress else { return Ok(()) };
         attached(|py| on_progress.call1(py, (PyPrecopyStats(stats.clone()),)).map(drop))
     }
+}
 
+impl Interrupt for PyCaller {
     fn interrupted(&mut self) -> Result<(), CallerError> {
         interrupted()
     }

@@ -69,7 +69,7 @@ impl Read for Image {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let before = self.source.read();
         let interruption = &mut self.interruption;
-        let result = self.source.read_exact(buffer, &mut || match interrupted() {
+        let result = self.source.read_exact(buffer, &mut |_| match interrupted() {
             Ok(()) => true,
             Err(error) => {
                 *interruption = Some(error);

@@ -6,7 +6,7 @@
 
 use pyo3::{exceptions::PyValueError, intern, prelude::*};
 use xenmig_engine::{
-    CallerError,
+    CallerError, Interrupt,
     restore::{
         Channel, Channels, MissingPolicies, RestoreCaller, RestoreError, RestoreFailure, RestoreOptions,
         RestoreProgress,
@@ -92,7 +92,9 @@ impl RestoreCaller for Receiver {
         let Some(on_progress) = &self.on_progress else { return Ok(()) };
         attached(|py| on_progress.call1(py, (PyRestoreProgress(progress.clone()),)).map(drop))
     }
+}
 
+impl Interrupt for Receiver {
     fn interrupted(&mut self) -> Result<(), CallerError> {
         interrupted()
     }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::CallerError;
+use crate::{CallerError, Interrupt};
 
 /// How far a restore has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub struct MissingPolicies {
 
 /// The program that restores a domain: a toolstack, a save helper, a test. All calls come on the thread that called
 /// [`restore`](super::restore), and no lock is held meanwhile.
-pub trait RestoreCaller {
+pub trait RestoreCaller: Interrupt {
     /// Hears how far the restore has come: after a record or a batch of pages, but not more often than
     /// [`RestoreOptions::progress_interval`](super::RestoreOptions::progress_interval).
     ///
@@ -51,15 +51,6 @@ pub trait RestoreCaller {
     ///
     /// Any error ends the restore.
     fn static_data_done(&mut self, _missing: MissingPolicies) -> Result<(), CallerError> {
-        Ok(())
-    }
-
-    /// Asked at least every 100 ms, also while nothing comes: shall the restore go on?
-    ///
-    /// # Errors
-    ///
-    /// Any error ends the restore.
-    fn interrupted(&mut self) -> Result<(), CallerError> {
         Ok(())
     }
 }

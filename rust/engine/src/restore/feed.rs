@@ -57,7 +57,7 @@ impl<'a> Feed<'a> {
         let before = self.source.read();
         let Self { source, caller, interrupt, .. } = self;
         source
-            .read_pages(pages, range, &mut || keep_waiting(*caller, interrupt))
+            .read_pages(pages, range, &mut |_| keep_waiting(*caller, interrupt))
             .map_err(|error| (source.read() - before, lasting(error)))
     }
 
@@ -114,7 +114,7 @@ impl Read for Feed<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let before = self.source.read();
         let Self { source, caller, interrupt, .. } = self;
-        match source.read_exact(buffer, &mut || keep_waiting(*caller, interrupt)) {
+        match source.read_exact(buffer, &mut |_| keep_waiting(*caller, interrupt)) {
             Ok(()) => Ok(buffer.len()),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 usize::try_from(source.read() - before).map_err(io::Error::other)

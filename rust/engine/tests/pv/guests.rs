@@ -8,7 +8,7 @@ use std::{
 };
 
 use xenmig_engine::{
-    SaveOptions,
+    Interrupt, SaveOptions,
     restore::{RestoreCaller, RestoreOptions, RestoreReport, restore},
 };
 use xenmig_hypervisor::{
@@ -86,6 +86,8 @@ pub(crate) fn options(live: bool) -> SaveOptions {
 
 /// A receiver that waits for nothing.
 struct Receiver;
+
+impl Interrupt for Receiver {}
 
 impl RestoreCaller for Receiver {}
 

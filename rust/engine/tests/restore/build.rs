@@ -7,6 +7,7 @@ use std::{
     sync::Arc,
 };
 
+use xenmig_engine::Interrupt;
 use xenmig_engine::restore::{
     RestoreCaller, RestoreError, RestoreFailure, RestoreOptions, RestoreReport, restore,
 };
@@ -123,6 +124,8 @@ pub(crate) fn target_of(config: DomainConfig) -> (SimHost, Arc<SimDomain>) {
 
 /// A caller with no opinion.
 pub(crate) struct Quiet;
+
+impl Interrupt for Quiet {}
 
 impl RestoreCaller for Quiet {}
 

@@ -10,7 +10,7 @@ use std::{
 };
 
 use xenmig_engine::{
-    CallerError,
+    CallerError, Interrupt,
     restore::{
         RestoreCaller, RestoreError, RestoreFailure, RestoreOptions, RestoreProgress, RestoreReport, restore,
     },
@@ -48,7 +48,9 @@ impl RestoreCaller for Counting {
         self.progress.push(progress.clone());
         if self.fail_progress == Some(self.progress.len()) { Err(Enough.into()) } else { Ok(()) }
     }
+}
 
+impl Interrupt for Counting {
     fn interrupted(&mut self) -> Result<(), CallerError> {
         self.interrupted += 1;
         if self.fail_interrupted == Some(self.interrupted) { Err(Enough.into()) } else { Ok(()) }

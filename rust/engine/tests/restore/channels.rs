@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use xenmig_engine::{
-    CallerError,
+    CallerError, Interrupt,
     restore::{
         Channel, Channels, MissingPolicies, RestoreCaller, RestoreError, RestoreFailure, RestoreOptions,
         RestoreReport,
@@ -158,6 +158,8 @@ struct Asked<'a> {
     objects: bool,
     heard: Vec<(MissingPolicies, u64, u64)>,
 }
+
+impl Interrupt for Asked<'_> {}
 
 impl RestoreCaller for Asked<'_> {
     fn static_data_done(&mut self, missing: MissingPolicies) -> Result<(), CallerError> {

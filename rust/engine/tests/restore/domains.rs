@@ -11,7 +11,7 @@ use std::{
 
 use proptest::prelude::*;
 use xenmig_engine::{
-    Caller, CallerError, SaveOptions,
+    Caller, CallerError, Interrupt, SaveOptions,
     restore::{RestoreOptions, restore},
     save,
 };
@@ -24,6 +24,8 @@ use xenmig_types::Pfn;
 use super::build::{Quiet, target_of};
 
 struct Toolstack(Arc<SimDomain>);
+
+impl Interrupt for Toolstack {}
 
 impl Caller for Toolstack {
     fn suspend(&mut self) -> Result<(), CallerError> {

@@ -7,8 +7,8 @@
 use std::sync::{Mutex, MutexGuard};
 
 use xenmig_hypervisor::{
-    Access, CleanPass, DirtyBitmap, DirtyCounts, Extent, ForeignPages, Hypervisor, PvVerbs, ReservedGrant,
-    Result, sim::SimHost,
+    Access, CleanPass, Clock, DirtyBitmap, DirtyCounts, Extent, ForeignPages, Hypervisor, PvVerbs,
+    ReservedGrant, Result, sim::SimHost,
 };
 use xenmig_types::{CpuPolicy, DomainInfo, Domid, Gfn, PageType, TscInfo, XenVersion};
 
@@ -55,6 +55,10 @@ impl<'a> Tap<'a> {
 impl PvVerbs for Tap<'_> {}
 
 impl Hypervisor for Tap<'_> {
+    fn clock(&self) -> &dyn Clock {
+        self.host.clock()
+    }
+
     fn version(&self) -> Result<XenVersion> {
         self.note("version").version()
     }

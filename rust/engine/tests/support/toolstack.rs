@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use xenmig_engine::{Caller, CallerError, PrecopyStats};
+use xenmig_engine::{Caller, CallerError, Interrupt, PrecopyStats};
 use xenmig_hypervisor::sim::{Fault, SimDomain, Verb};
 
 use super::Mine;
@@ -139,7 +139,9 @@ impl Caller for Toolstack<'_> {
         let number = self.progress.len() - 1;
         if self.progress_fails == Some(number) { Err(Mine("progress").into()) } else { Ok(()) }
     }
+}
 
+impl Interrupt for Toolstack<'_> {
     fn interrupted(&mut self) -> Result<(), CallerError> {
         self.interrupt_checks.push(Instant::now());
         match self.interrupts_after {

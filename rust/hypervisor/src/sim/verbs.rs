@@ -17,8 +17,8 @@ use super::{
     script::When,
 };
 use crate::{
-    Access, CleanPass, DirtyBitmap, DirtyCounts, Errno, Extent, ForeignPages, Hypervisor, HypervisorError,
-    ReservedGrant, Result,
+    Access, CleanPass, Clock, DirtyBitmap, DirtyCounts, Errno, Extent, ForeignPages, Hypervisor,
+    HypervisorError, MachineClock, ReservedGrant, Result,
 };
 
 /// The Xen that the host says it is.
@@ -86,6 +86,10 @@ impl SimDomain {
 }
 
 impl Hypervisor for SimHost {
+    fn clock(&self) -> &dyn Clock {
+        &MachineClock
+    }
+
     fn version(&self) -> Result<XenVersion> {
         self.process.check(Verb::Version.name())?;
         self.all().iter().try_for_each(|domain| domain.enter(Verb::Version).map(drop))?;

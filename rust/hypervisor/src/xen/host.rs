@@ -20,8 +20,8 @@ use super::{
     resume,
 };
 use crate::{
-    Access, CleanPass, DirtyBitmap, DirtyCounts, Errno, Extent, ForeignPages, Hypervisor, HypervisorError,
-    Lifecycle, Process, ReservedGrant, Result,
+    Access, CleanPass, Clock, DirtyBitmap, DirtyCounts, Errno, Extent, ForeignPages, Hypervisor,
+    HypervisorError, Lifecycle, MachineClock, Process, ReservedGrant, Result,
 };
 
 /// The Xen that this process runs under. Nothing of it follows a fork: every verb is refused in a child.
@@ -133,6 +133,10 @@ impl Lifecycle for XenHost {
 }
 
 impl Hypervisor for XenHost {
+    fn clock(&self) -> &dyn Clock {
+        &MachineClock
+    }
+
     /// It was asked for when the host was opened: a hypervisor keeps its version while it runs.
     fn version(&self) -> Result<XenVersion> {
         self.process.check("xen_version")?;

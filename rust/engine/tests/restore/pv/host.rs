@@ -9,8 +9,8 @@ use std::{
 };
 
 use xenmig_hypervisor::{
-    Access, CleanPass, DirtyBitmap, DirtyCounts, Extent, ForeignPages, Hypervisor, HypervisorError,
-    PageBuffer, PinOp, PvVerbs, ReservedGrant, Result,
+    Access, CleanPass, Clock, DirtyBitmap, DirtyCounts, Extent, ForeignPages, Hypervisor, HypervisorError,
+    MachineClock, PageBuffer, PinOp, PvVerbs, ReservedGrant, Result,
     sim::{DomainConfig, SimDomain, SimHost},
 };
 use xenmig_types::{
@@ -264,6 +264,10 @@ impl PvVerbs for PvHost {
 }
 
 impl Hypervisor for PvHost {
+    fn clock(&self) -> &dyn Clock {
+        &MachineClock
+    }
+
     fn version(&self) -> Result<XenVersion> {
         self.sim.version()
     }

@@ -12,7 +12,7 @@ use std::{
 
 use proptest::{prelude::*, sample::select};
 use xenmig_engine::{
-    Caller, CallerError, SaveOptions,
+    Caller, CallerError, Interrupt, SaveOptions,
     restore::{RestoreReport, restore},
     save,
 };
@@ -29,6 +29,8 @@ use super::{
 };
 
 struct Toolstack(Arc<SimDomain>);
+
+impl Interrupt for Toolstack {}
 
 impl Caller for Toolstack {
     fn suspend(&mut self) -> Result<(), CallerError> {
