@@ -1,46 +1,60 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-# Everything a newcomer, a developer and the CI do. Each target does its own set-up; nothing is installed outside
-# of .venv and target/.
+# What a newcomer, a developer and the CI run. Each target sets up what it needs: Python packages in .venv, everything
+# that is built in target/, and, as root on Debian, the packages in XEN_PACKAGES with apt-get.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 RUST_SOURCES := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
-PYTHON_SOURCES := $(shell find python -name '*.py' -o -name '*.pyi' -o -name py.typed) pyproject.toml README.md
+PYTHON_SOURCES := $(shell find python -name '*.py' -o -name '*.pyi' -o -name py.typed) pyproject.toml README.md LICENSE
+PYTHON_FOLDERS := python tests bench examples scripts
 MIN_RUST := 1.88
 # What the real Xen is built and tested with. Without them everything but the real Xen works.
 XEN_PACKAGES := libxen-dev libclang-dev libxenmisc4.17 xen-utils-4.17
 # The image of the testbed, and what its last run brought back.
 TESTBED := target/testbed
-# Asked when it is needed: the packages may have been installed a moment ago.
+# Evaluated when it is needed: the packages may have been installed a moment ago.
 FEATURES = $(addprefix --features ,$(shell bash scripts/xen-features.sh))
+
+# What tests run against: the release wheel, or with DEV=1 the quick build. Both install into .venv, and each makes the
+# other out of date, so a target never runs against a build that it did not ask for.
+PACKAGE := $(if $(DEV),dev,$(VENV)/installed)
+# More arguments for pytest or cargo test: make test-unit ARGS='-x -k policy'.
+ARGS ?=
+# The layers of tests/ that pytest runs without Xen.
+LAYERS := unit stream style parity helper
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help tools demo dev test test-rust test-python test-xen check fmt lint types docs bench clean
+.PHONY: help tools demo dev test test-rust $(LAYERS:%=test-%) test-xen check check-format format lint types docs bench clean
 
 help: ## Explain the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 tools: ## Say which tools are missing, and how to get them
 	@bash scripts/check-tools.sh "$(PYTHON)" "$(MIN_RUST)"
 
-demo: $(VENV)/installed ## Migrate a simulated domain under a Python policy, and check its memory
+demo: $(PACKAGE) ## Migrate a simulated domain under a Python policy, and check its memory
 	$(BIN)/xenmig demo
 
-dev: $(VENV)/tools ## Build and install quickly, without link-time optimisation: then $(BIN)/pytest tests/...
-	@rm -f $(VENV)/installed
-	cargo build --quiet --profile quick --locked --package xenmig-python $(FEATURES)
-	$(BIN)/python scripts/install_dev.py target/quick/lib_native.so
+dev: $(VENV)/tools ## Install a quick build and links to the Python sources: then make test-unit DEV=1
+	PYO3_BUILD_EXTENSION_MODULE=1 cargo build --quiet --profile quick --locked --package xenmig-python $(FEATURES)
+	$(BIN)/python scripts/install_dev.py target/quick/lib_native.so \
+		$(BIN)/maturin build --quiet --profile quick --locked $(FEATURES) --out
 
-test: test-rust test-python ## Run all tests that need no Xen
+test: test-rust $(LAYERS:%=test-%) ## Run all tests that need no Xen (DEV=1: against the quick build)
 
-test-rust: $(VENV)/tools
-	cargo test --workspace --locked --quiet $(FEATURES)
+test-rust: $(VENV)/tools ## Run the unit and property tests of the crates
+	cargo test --workspace --locked --quiet $(FEATURES) $(ARGS)
 
-test-python: $(VENV)/installed
-	$(BIN)/python -m pytest
+test-unit: ## Run the tests of the Python API, the commands, the examples and the documentation
+test-stream: ## Run the tests of the independent reader of streams
+test-style: ## Run the checks of the house rules
+test-parity: ## Compare with C libxc over a fake kernel
+test-helper: ## Run the save helper against a libxl that is played by the test
+$(LAYERS:%=test-%): test-%: $(PACKAGE)
+	$(BIN)/python -m pytest tests/$* $(ARGS)
 
 test-xen: $(VENV)/installed ## Run the tests on a real Xen, in a testbed under QEMU
 	tests/xen/testbed/build.sh
@@ -49,21 +63,25 @@ test-xen: $(VENV)/installed ## Run the tests on a real Xen, in a testbed under Q
 		--in pyproject.toml --in README.md --in examples=examples --in tests/xen=tests/xen --in py=$(TESTBED)/py -- \
 		env XENMIG_TESTBED=1 python3 -u -m pytest -m xen -p no:cacheprovider --durations=10 --junitxml=/out/junit.xml
 
-check: fmt lint types docs test ## Run every check: format, lints, types, documentation, tests
+check: check-format lint types docs ## Run every check but the tests: format, lints, types, documentation
 
-fmt: $(VENV)/tools ## Check the format of Rust and Python sources
+format: $(VENV)/tools ## Format Rust and Python sources
+	cargo fmt --all
+	$(BIN)/ruff format $(PYTHON_FOLDERS)
+
+check-format: $(VENV)/tools
 	cargo fmt --all --check
-	$(BIN)/ruff format --check python tests bench examples
+	$(BIN)/ruff format --check $(PYTHON_FOLDERS)
 
 lint: $(VENV)/tools ## Run clippy and ruff
 	cargo clippy --workspace --all-targets --locked --quiet $(FEATURES) -- -D warnings
-	$(BIN)/ruff check python tests bench examples
+	$(BIN)/ruff check $(PYTHON_FOLDERS)
 
-types: $(VENV)/installed ## Run mypy, and hold the stub of the extension against the extension
+types: $(PACKAGE) ## Run mypy, and hold the stub of the extension against the extension
 	$(BIN)/mypy
 	cd $(VENV) && bin/python -m mypy.stubtest xenmig._native
 
-docs: $(VENV)/installed ## Build the documentation
+docs: $(VENV)/tools ## Build the documentation
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet $(FEATURES)
 	$(BIN)/mkdocs build --strict --quiet
 
@@ -82,9 +100,10 @@ $(VENV)/tools: pyproject.toml scripts/check-tools.sh scripts/xen-packages.sh
 	$(BIN)/python -m pip install --quiet --group build --group test --group check --group docs --group bench
 	@touch $@
 
-# The wheel, built for release and installed as a user would have it: no editable install that can go stale.
+# The wheel, built for release and installed as a user would have it. What `make dev` installed is removed first: pip
+# would follow its links into the source tree.
 $(VENV)/installed: $(VENV)/tools $(RUST_SOURCES) $(PYTHON_SOURCES)
-	rm -rf target/wheels
+	rm -rf target/wheels $(VENV)/lib/python*/site-packages/xenmig
 	$(BIN)/maturin build --quiet --release --locked --out target/wheels $(FEATURES)
 	$(BIN)/python -m pip install --quiet --force-reinstall --no-deps target/wheels/*.whl
 	$(BIN)/python -m pip install --quiet target/wheels/*.whl

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Puts the package and a freshly built extension into this virtual environment, without a wheel.
+"""Installs the package and a freshly built extension into this virtual environment, without a wheel.
 
-Argument: the extension. The Python sources are linked, so an edit of one needs no second run; the extension stays out of
-the source tree, where a stale one would be picked up. `make test` installs the wheel again.
+Arguments: the extension, then a command that builds a wheel into a folder given as its last argument.
+`make dev` runs this.
+
+The Python sources are linked, so editing one needs no second run. The extension is copied into the
+environment and never into the source tree, where a stale copy would be imported later.
 """
 
 from __future__ import annotations
@@ -11,26 +14,37 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 
 
 def main() -> None:
-    """Replaces whatever xenmig is installed."""
-    extension = Path(sys.argv[1])
+    """Replaces the xenmig that is installed."""
+    extension, *wheel_command = sys.argv[1:]
     site = Path(sysconfig.get_path("purelib"))
-    if not list(site.glob("xenmig-*.dist-info")):
-        # The metadata and the commands of the project come with a wheel; its dependencies as well.
-        subprocess.run(["make", ".venv/installed"], cwd=ROOT, check=True)
-        (ROOT / ".venv" / "installed").unlink()
     package = site / "xenmig"
+    # From here on the release wheel is out of date.
+    (ROOT / ".venv" / "installed").unlink(missing_ok=True)
+    # Removes links, not what they point to.
     shutil.rmtree(package, ignore_errors=True)
+    if not list(site.glob("xenmig-*.dist-info")):
+        install_wheel(wheel_command)
+        shutil.rmtree(package)
     package.mkdir()
     for source in (ROOT / "python" / "xenmig").iterdir():
-        if source.name != "__pycache__":
+        if source.name != "__pycache__" and source.suffix != ".so":
             (package / source.name).symlink_to(source)
     shutil.copy2(extension, package / "_native.abi3.so")
+
+
+def install_wheel(command: list[str]) -> None:
+    """Installs a wheel: only a wheel brings the metadata, the commands and the dependencies."""
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([*command, folder], check=True)
+        wheels = map(str, Path(folder).glob("*.whl"))
+        subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *wheels], check=True)
 
 
 if __name__ == "__main__":
