@@ -16,6 +16,8 @@ XEN_PACKAGES := libxen-dev libclang-dev libxenmisc4.17 xen-utils-4.17
 TESTBED := target/testbed
 # Evaluated when it is needed: the packages may have been installed a moment ago.
 FEATURES = $(addprefix --features ,$(shell bash scripts/xen-features.sh))
+# Every crate that this machine can build.
+CRATES = --workspace $(or $(FEATURES),--exclude xenmig-xen)
 
 # What tests run against: the release wheel, or with DEV=1 the quick build. Both install into .venv, and each makes the
 # other out of date, so a target never runs against a build that it did not ask for.
@@ -46,7 +48,7 @@ dev: $(VENV)/tools ## Install a quick build and links to the Python sources: the
 test: test-rust $(LAYERS:%=test-%) ## Run all tests that need no Xen (DEV=1: against the quick build)
 
 test-rust: $(VENV)/tools ## Run the unit and property tests of the crates
-	cargo test --workspace --locked --quiet $(FEATURES) $(ARGS)
+	cargo test $(CRATES) --locked --quiet $(ARGS)
 
 test-unit: ## Run the tests of the Python API, the commands, the examples and the documentation
 test-stream: ## Run the tests of the independent reader of streams
@@ -74,7 +76,7 @@ check-format: $(VENV)/tools
 	$(BIN)/ruff format --check $(PYTHON_FOLDERS)
 
 lint: $(VENV)/tools ## Run clippy and ruff
-	cargo clippy --workspace --all-targets --locked --quiet $(FEATURES) -- -D warnings
+	cargo clippy $(CRATES) --all-targets --locked --quiet -- -D warnings
 	$(BIN)/ruff check $(PYTHON_FOLDERS)
 
 types: $(PACKAGE) ## Run mypy, and hold the stub of the extension against the extension
@@ -82,7 +84,7 @@ types: $(PACKAGE) ## Run mypy, and hold the stub of the extension against the ex
 	cd $(VENV) && bin/python -m mypy.stubtest xenmig._native
 
 docs: $(VENV)/tools ## Build the documentation
-	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet $(FEATURES)
+	RUSTDOCFLAGS="-D warnings" cargo doc $(CRATES) --no-deps --locked --quiet
 	$(BIN)/mkdocs build --strict --quiet
 
 bench: $(VENV)/installed ## Measure against C libxc, what a policy costs, and the memory of a save

@@ -28,7 +28,7 @@ from xenmig.sim import (
     Workload,
     memory_bytes,
 )
-from xenmig.workload import native_workload
+from xenmig.sim.workload import native_workload
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from xenmig.errors import GuestNotSuspended, GuestSuspendTimeout, XenUnavailable
-from xenmig.suspension import ask_to_suspend, wait_until_suspended
-from xenmig.xenstore import Xenstore
+from xenmig.xen.suspension import ask_to_suspend, wait_until_suspended
+from xenmig.xen.xenstore import Xenstore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

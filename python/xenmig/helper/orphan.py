@@ -31,7 +31,7 @@ def destroy(domid: int) -> str:
 
 
 def _has_device_model(domid: int) -> bool:
-    from xenmig.xenstore import Xenstore  # noqa: PLC0415 - few saves come here
+    from xenmig.xen.xenstore import Xenstore  # noqa: PLC0415 - few saves come here
 
     with Xenstore() as store:
         return store.read(f"/local/domain/0/device-model/{domid}/state") is not None

@@ -32,7 +32,7 @@ use support::{
     toolstack::{Asked, Toolstack},
 };
 use xenmig_engine::{ConsultMode, Decision, Phase, Policy, SaveOptions};
-use xenmig_hypervisor::sim::{Action, Fault, Script, SimDomain, SimHost, Verb, When};
+use xenmig_sim::{Action, Fault, Script, SimDomain, SimHost, Verb, When};
 use xenmig_types::{PageType, Pfn};
 
 fn options() -> SaveOptions {

@@ -35,10 +35,8 @@ use xenmig_engine::{
     CallerError, ConsultMode, Decision, GuestState, Phase, Policy, PrecopyStats, SaveError, SaveOptions,
     Verdict,
 };
-use xenmig_hypervisor::{
-    Sink,
-    sim::{Fault, Script, SimDomain, SimHost, Verb, When},
-};
+use xenmig_hypervisor::Sink;
+use xenmig_sim::{Fault, Script, SimDomain, SimHost, Verb, When};
 use xenmig_types::DomainState;
 
 const BOTH: [ConsultMode; 2] = [ConsultMode::Round, ConsultMode::Batch];

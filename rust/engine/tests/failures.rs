@@ -31,10 +31,8 @@ use support::{
     toolstack::{Asked, Resumes, Toolstack},
 };
 use xenmig_engine::{ConsultMode, Decision, GuestState, SaveError, SaveOptions};
-use xenmig_hypervisor::{
-    Errno, Hypervisor, HypervisorError,
-    sim::{Fault, SimDomain, SimHost, Verb, When},
-};
+use xenmig_hypervisor::{Errno, Hypervisor, HypervisorError};
+use xenmig_sim::{Fault, SimDomain, SimHost, Verb, When};
 use xenmig_types::{DomainState, Pfn};
 
 /// The verbs that a save cannot do without.

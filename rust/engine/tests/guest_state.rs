@@ -29,10 +29,8 @@ use support::{
 use xenmig_engine::{
     CallerError, Decision, GuestState, Phase, Policy, PrecopyStats, SaveError, SaveOptions, Verdict,
 };
-use xenmig_hypervisor::{
-    Errno, Hypervisor,
-    sim::{Action, Fault, Script, SimDomain, SimHost, Verb, When},
-};
+use xenmig_hypervisor::{Errno, Hypervisor};
+use xenmig_sim::{Action, Fault, Script, SimDomain, SimHost, Verb, When};
 use xenmig_types::{DomainInfo, DomainState, Pfn};
 
 fn domain(host: &SimHost) -> Arc<SimDomain> {

@@ -31,10 +31,8 @@ use support::{
     toolstack::{Asked, Toolstack},
 };
 use xenmig_engine::{Decision, GuestState, LibxcPolicy, Policy, SaveError, SaveOptions};
-use xenmig_hypervisor::{
-    Hypervisor,
-    sim::{Action, Script, SimDomain, SimHost, When, Workload},
-};
+use xenmig_hypervisor::Hypervisor;
+use xenmig_sim::{Action, Script, SimDomain, SimHost, When, Workload};
 use xenmig_stream::Record;
 use xenmig_types::Pfn;
 
@@ -297,7 +295,7 @@ fn no_page_is_skipped_in_this_mode() {
     match &saved.result {
         Ok(report) => {
             assert_eq!(report.pages_skipped, 0);
-            assert_eq!(domain.counters().calls(xenmig_hypervisor::sim::Verb::Peek), 0);
+            assert_eq!(domain.counters().calls(xenmig_sim::Verb::Peek), 0);
         }
         Err(failure) => assert!(matches!(failure.error, SaveError::Refused { .. })),
     }

@@ -35,10 +35,8 @@ use xenmig_engine::{
     ConsultMode, Decision, GuestState, Interrupt, PrecopyStats, SaveError, SaveOptions,
     restore::{RestoreCaller, RestoreOptions, restore},
 };
-use xenmig_hypervisor::{
-    Hypervisor, Source,
-    sim::{DomainConfig, Fault, Script, SimDomain, SimHost, Workload},
-};
+use xenmig_hypervisor::{Hypervisor, Source};
+use xenmig_sim::{DomainConfig, Fault, Script, SimDomain, SimHost, Workload};
 use xenmig_types::DomainState;
 
 /// How a policy decides. All give up going on after six rounds.

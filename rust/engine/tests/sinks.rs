@@ -40,10 +40,8 @@ use support::{
     toolstack::Toolstack,
 };
 use xenmig_engine::{ConsultMode, Decision, GuestState, SaveError, SaveFailure, SaveOptions, SaveReport};
-use xenmig_hypervisor::{
-    Sink,
-    sim::{SimDomain, SimHost, When},
-};
+use xenmig_hypervisor::Sink;
+use xenmig_sim::{SimDomain, SimHost, When};
 use xenmig_types::DomainState;
 
 fn options() -> SaveOptions {

@@ -4,10 +4,8 @@
 
 use std::sync::Arc;
 
-use xenmig_hypervisor::{
-    Hypervisor, HypervisorError, PvVerbs,
-    sim::{SimError, Verb},
-};
+use xenmig_hypervisor::{Hypervisor, HypervisorError, PvVerbs};
+use xenmig_sim::{SimError, Verb};
 use xenmig_types::{DomainState, Gfn, GuestKind, PageType, Pfn, TscInfo};
 
 use crate::{

@@ -9,10 +9,8 @@ use std::{
     },
 };
 
-use xenmig_hypervisor::{
-    HypervisorError,
-    sim::{SimDomain, SimHost},
-};
+use xenmig_hypervisor::HypervisorError;
+use xenmig_sim::{SimDomain, SimHost};
 use xenmig_types::{DomainState, Domid};
 
 use crate::{

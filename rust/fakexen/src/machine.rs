@@ -4,7 +4,8 @@
 //!
 //! Without a PV domain there is no such memory, and `EOPNOTSUPP`. Sources: `public/memory.h`, `public/xen.h`.
 
-use xenmig_hypervisor::{PinOp, PvVerbs, sim::DoorM2p};
+use xenmig_hypervisor::{PinOp, PvVerbs};
+use xenmig_sim::DoorM2p;
 use xenmig_types::{Gfn, PageType};
 
 use crate::{

@@ -8,7 +8,7 @@ use std::{
     os::fd::AsRawFd,
 };
 
-use xenmig_hypervisor::sim::{DoorM2p, Verb};
+use xenmig_sim::{DoorM2p, Verb};
 use xenmig_types::{Gfn, PAGE_SIZE, Pfn};
 
 use crate::{

@@ -2,7 +2,8 @@
 //! `memory_op`: the size of the p2m, pages that a domain is given or gives back, and the host's own machine-to-phys
 //! table.
 
-use xenmig_hypervisor::{Extent, Hypervisor, sim::Verb};
+use xenmig_hypervisor::{Extent, Hypervisor};
+use xenmig_sim::Verb;
 use xenmig_types::{Gfn, Pfn};
 
 use crate::{

@@ -2,7 +2,7 @@
 //! PV guests in the descriptions of domains: what makes a domain one, and what its kernel does at a moment of a script.
 
 use serde::Deserialize;
-use xenmig_hypervisor::sim::{Action, P2mForm, PteAt, PteChange, PvConfig, SimDomain};
+use xenmig_sim::{Action, P2mForm, PteAt, PteChange, PvConfig, SimDomain};
 use xenmig_types::{Pfn, pv::GuestWidth};
 
 use crate::spec::Failure;

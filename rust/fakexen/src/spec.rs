@@ -4,10 +4,8 @@
 use std::{collections::BTreeMap, io, ops::Range};
 
 use serde::Deserialize;
-use xenmig_hypervisor::{
-    HypervisorError,
-    sim::{Action, Blobs, DomainConfig, Script, SimDomain, SimError, When, Workload},
-};
+use xenmig_hypervisor::HypervisorError;
+use xenmig_sim::{Action, Blobs, DomainConfig, Script, SimDomain, SimError, When, Workload};
 use xenmig_types::{Domid, PAGE_SIZE_U64, Pfn, TscInfo};
 
 use crate::pv_spec::{PvAction, PvSpec};

@@ -1,31 +1,25 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! What the engine asks of a hypervisor, and the two hosts that answer.
+//! The boundary to the hypervisor: what the engine asks of a host, and the guest memory and file descriptors that both
+//! share. `xenmig-xen` and `xenmig-sim` are the hosts that answer; this crate knows neither.
 //!
 //! ```text
 //! Hypervisor ──> DirtyBitmap ──> page_types, map ──> ForeignPages ──> Sink ──> the other end
 //!                                populate, map   <── ForeignPages <── Source <── the other end
 //! ```
 //!
-//! This is the only crate of the engine with `unsafe` in it: guest memory belongs to somebody else and changes
-//! under the reader, so it is reached through [`ForeignPages`] alone, which never hands out a reference to it.
-//! [`sim`] is the embedded host: domains in this process's memory whose vCPUs are threads that really write.
+//! Guest memory is owned by the guest and changes under the reader. It is reached through [`ForeignPages`] alone, which
+//! never hands out a reference to it, so the engine needs no `unsafe`.
 
 mod clock;
 mod dirty_bitmap;
-mod endpoint;
 mod error;
+mod fd;
 mod grants;
 mod lifecycle;
 mod m2p;
 mod mapping;
 mod process;
 mod pv;
-pub mod sim;
-mod sink;
-mod socket;
-mod source;
-#[cfg(feature = "xen")]
-pub mod xen;
 
 use std::fmt;
 
@@ -33,16 +27,18 @@ use xenmig_types::{CpuPolicy, DomainInfo, Domid, Gfn, PageType, TscInfo, XenVers
 
 pub use clock::{Clock, MachineClock, ManualClock, Moment};
 pub use dirty_bitmap::{BitmapMemory, DirtyBitmap};
-pub use endpoint::KeepWaiting;
 pub use error::{Errno, HypervisorError, Result};
+pub use fd::{
+    endpoint::KeepWaiting,
+    sink::{Piece, Sink},
+    source::Source,
+};
 pub use grants::{ReservedEntry, ReservedGrant};
 pub use lifecycle::Lifecycle;
 pub use m2p::M2p;
 pub use mapping::{Access, ForeignPages, PageBuffer};
 pub use process::Process;
 pub use pv::{PinOp, PvVerbs};
-pub use sink::{Piece, Sink};
-pub use source::Source;
 
 /// How a CLEAN is meant (`XEN_DOMCTL_SHADOW_LOGDIRTY_*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,8 +11,6 @@
     reason = "a test that meets the unexpected shall panic, and opens files itself"
 )]
 
-mod support;
-
 use std::{
     fs::{File, OpenOptions},
     io::{self, ErrorKind, Read, Seek, Write},
@@ -25,15 +23,30 @@ use std::{
     time::{Duration, Instant},
 };
 
-use support::{domain, hole, page, pages};
-use xenmig_hypervisor::{
-    Access, ForeignPages, Hypervisor, Piece, Sink, Source,
-    sim::{DomainConfig, SimDomain, SimHost},
-};
-use xenmig_types::{Gfn, PAGE_SIZE};
+use xenmig_hypervisor::{Access, ForeignPages, Hypervisor, PageBuffer, Piece, Sink, Source};
+use xenmig_sim::{DomainConfig, SimDomain, SimHost};
+use xenmig_types::{Gfn, PAGE_SIZE, PAGE_SIZE_U64, Pfn};
 
 /// More pages than one gathered write takes, none next to another.
 const PAGES: u64 = 1500;
+
+/// Returns the configuration of a domain with this number of pages.
+fn pages(pages: u64) -> DomainConfig {
+    DomainConfig { memory_bytes: pages * PAGE_SIZE_U64, ..DomainConfig::default() }
+}
+
+/// Makes a domain on its own host.
+fn domain(config: DomainConfig) -> (SimHost, Arc<SimDomain>) {
+    let host = SimHost::new();
+    let domain = host.create(config).unwrap();
+    (host, domain)
+}
+
+/// Returns a page of a domain; `None` if there is none.
+fn page(domain: &SimDomain, pfn: u64) -> Option<PageBuffer> {
+    let mut page = [0; PAGE_SIZE];
+    domain.read_page(Pfn(pfn), &mut page).ok().map(|()| page)
+}
 
 fn filled() -> (SimHost, Arc<SimDomain>) {
     let (host, domain) = domain(pages(2 * PAGES));
@@ -214,7 +227,7 @@ fn a_full_disk_is_an_error_and_the_bin_takes_everything() {
 
 #[test]
 fn pages_that_are_not_mapped_for_it_are_a_fault_before_a_byte_is_moved() {
-    let (host, domain) = domain(DomainConfig { holes: hole(1..2), ..pages(4) });
+    let (host, domain) = domain(DomainConfig { holes: std::iter::once(1..2).collect(), ..pages(4) });
     let map = |access| host.map(domain.domid(), &[Gfn(0), Gfn(1)], access).unwrap();
     let (out, back) = UnixStream::pair().unwrap();
     let mut sink = Sink::new(out.as_raw_fd()).unwrap();

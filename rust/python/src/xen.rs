@@ -45,7 +45,7 @@ impl Drop for PyXenHost {
 
 #[cfg(feature = "xen")]
 fn open(py: Python<'_>) -> PyResult<Arc<dyn Lifecycle>> {
-    match py.detach(xenmig_hypervisor::xen::XenHost::open) {
+    match py.detach(xenmig_xen::XenHost::open) {
         Ok(host) => Ok(Arc::new(host)),
         Err(error) => Err(unavailable(py, &error.to_string(), error.errno().map(|errno| errno.0))),
     }

@@ -2,10 +2,8 @@
 //! What cannot be saved, and every call that can fail: a clear error, nothing left behind, the guest goes on.
 
 use xenmig_engine::{GuestState, SaveError, TableFault};
-use xenmig_hypervisor::{
-    HypervisorError,
-    sim::{Action, DomainConfig, Fault, P2mForm, PvConfig, Script, SimHost, Verb, When, Workload},
-};
+use xenmig_hypervisor::HypervisorError;
+use xenmig_sim::{Action, DomainConfig, Fault, P2mForm, PvConfig, Script, SimHost, Verb, When, Workload};
 use xenmig_types::{DomainState, pv::GuestWidth};
 
 use crate::{

@@ -11,10 +11,8 @@ use xenmig_engine::{
     Interrupt, SaveOptions,
     restore::{RestoreCaller, RestoreOptions, RestoreReport, restore},
 };
-use xenmig_hypervisor::{
-    Source,
-    sim::{DomainConfig, P2mForm, PteAt, PvConfig, Script, SimDomain, SimHost, Workload},
-};
+use xenmig_hypervisor::Source;
+use xenmig_sim::{DomainConfig, P2mForm, PteAt, PvConfig, Script, SimDomain, SimHost, Workload};
 use xenmig_types::{PAGE_SIZE_U64, pv::GuestWidth};
 
 use crate::support::{Saved, save_to_file, toolstack::Toolstack};

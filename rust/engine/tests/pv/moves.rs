@@ -3,9 +3,7 @@
 
 use proptest::{collection::vec, prelude::*, sample::select, test_runner::Config};
 use xenmig_engine::{ConsultMode, Decision, SaveOptions};
-use xenmig_hypervisor::sim::{
-    Action, DomainConfig, PteChange, PvMap, Script, SimDomain, SimHost, When, Workload,
-};
+use xenmig_sim::{Action, DomainConfig, PteChange, PvMap, Script, SimDomain, SimHost, When, Workload};
 use xenmig_types::{PageType, Pfn, pv::GuestWidth};
 
 use crate::{

@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! A guest that is left alone: the records, what is in them, and that it arrives.
 
-use xenmig_hypervisor::{
-    CleanPass, Hypervisor, PvVerbs,
-    sim::{DomainConfig, P2mForm, PvConfig, Script, SimHost, Verb},
-};
+use xenmig_hypervisor::{CleanPass, Hypervisor, PvVerbs};
+use xenmig_sim::{DomainConfig, P2mForm, PvConfig, Script, SimHost, Verb};
 use xenmig_stream::Record;
 use xenmig_types::{
     PageType, Pfn, VcpuPart,

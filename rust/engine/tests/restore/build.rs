@@ -11,10 +11,8 @@ use xenmig_engine::Interrupt;
 use xenmig_engine::restore::{
     RestoreCaller, RestoreError, RestoreFailure, RestoreOptions, RestoreReport, restore,
 };
-use xenmig_hypervisor::{
-    Hypervisor, PageBuffer, Source,
-    sim::{DomainConfig, SimDomain, SimHost},
-};
+use xenmig_hypervisor::{Hypervisor, PageBuffer, Source};
+use xenmig_sim::{DomainConfig, SimDomain, SimHost};
 use xenmig_stream::{HvmParam, PageWord, encode};
 use xenmig_types::{CpuPolicy, GuestKind, PAGE_SIZE, PageType, Pfn, TscInfo, XenVersion};
 

@@ -15,10 +15,8 @@ use xenmig_engine::{
         RestoreCaller, RestoreError, RestoreFailure, RestoreOptions, RestoreProgress, RestoreReport, restore,
     },
 };
-use xenmig_hypervisor::{
-    Source,
-    sim::{Fault, Verb},
-};
+use xenmig_hypervisor::Source;
+use xenmig_sim::{Fault, Verb};
 use xenmig_stream::encode;
 
 use super::build::{Stream, restore_with, target};

@@ -10,10 +10,8 @@ use xenmig_engine::{
         RestoreReport,
     },
 };
-use xenmig_hypervisor::{
-    Hypervisor, ReservedEntry, ReservedGrant,
-    sim::{Fault, SimDomain, SimHost, Verb},
-};
+use xenmig_hypervisor::{Hypervisor, ReservedEntry, ReservedGrant};
+use xenmig_sim::{Fault, SimDomain, SimHost, Verb};
 use xenmig_stream::encode;
 use xenmig_types::{CpuPolicy, Domid, Gfn, GuestKind};
 

@@ -15,10 +15,8 @@ use xenmig_engine::{
     restore::{RestoreOptions, restore},
     save,
 };
-use xenmig_hypervisor::{
-    Hypervisor, Sink, Source,
-    sim::{DomainConfig, SimDomain, SimHost, Workload},
-};
+use xenmig_hypervisor::{Hypervisor, Sink, Source};
+use xenmig_sim::{DomainConfig, SimDomain, SimHost, Workload};
 use xenmig_types::Pfn;
 
 use super::build::{Quiet, target_of};

@@ -5,10 +5,8 @@
 use std::os::fd::AsRawFd;
 
 use xenmig_engine::restore::{RestoreError, RestoreOptions, restore};
-use xenmig_hypervisor::{
-    Errno, HypervisorError, Source,
-    sim::{Counters, Fault, Verb},
-};
+use xenmig_hypervisor::{Errno, HypervisorError, Source};
+use xenmig_sim::{Counters, Fault, Verb};
 use xenmig_types::Pfn;
 
 use super::build::{Quiet, Stream, restore_into, target};

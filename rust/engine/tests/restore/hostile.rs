@@ -4,10 +4,8 @@
 
 use proptest::prelude::*;
 use xenmig_engine::restore::RestoreError;
-use xenmig_hypervisor::{
-    Errno, HypervisorError,
-    sim::{DomainConfig, SimHost, Verb},
-};
+use xenmig_hypervisor::{Errno, HypervisorError};
+use xenmig_sim::{DomainConfig, SimHost, Verb};
 use xenmig_stream::StreamError;
 use xenmig_types::{Domid, PageType, Pfn};
 

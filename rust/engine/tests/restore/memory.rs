@@ -4,10 +4,8 @@
 use std::{io::Read, os::fd::AsRawFd};
 
 use xenmig_engine::restore::{RestoreOptions, RestoreReport, restore};
-use xenmig_hypervisor::{
-    Source,
-    sim::{Fault, SimDomain, Verb},
-};
+use xenmig_hypervisor::Source;
+use xenmig_sim::{Fault, SimDomain, Verb};
 use xenmig_types::{Gfn, PageType, Pfn};
 
 use super::build::{Quiet, Stream, fill_of, restore_into, restore_with, target};

@@ -2,10 +2,8 @@
 //! Records that are not memory: what is applied, when, and what must be there.
 
 use xenmig_engine::restore::RestoreError;
-use xenmig_hypervisor::{
-    Hypervisor,
-    sim::{Fault, SimHost, Verb},
-};
+use xenmig_hypervisor::Hypervisor;
+use xenmig_sim::{Fault, SimHost, Verb};
 use xenmig_stream::{RecordKind, StreamError, encode};
 use xenmig_types::{CpuPolicy, Domid, GuestKind, PAGE_SIZE, Pfn, TscInfo, VcpuPart};
 

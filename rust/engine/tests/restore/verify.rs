@@ -2,7 +2,7 @@
 //! Verify mode: libxc's ran for years without comparing anything. A page that differs must make it fail.
 
 use xenmig_engine::restore::RestoreError;
-use xenmig_hypervisor::sim::Verb;
+use xenmig_sim::Verb;
 use xenmig_stream::encode;
 use xenmig_types::{PageType, Pfn};
 

@@ -4,10 +4,8 @@
 use std::time::Duration;
 
 use xenmig_engine::{Decision, GuestState, Phase, RoundStats, SaveOptions};
-use xenmig_hypervisor::{
-    Hypervisor,
-    sim::{SimDomain, SimHost},
-};
+use xenmig_hypervisor::Hypervisor;
+use xenmig_sim::{SimDomain, SimHost};
 use xenmig_stream::{HvmParam, Record};
 use xenmig_types::{DomainState, PAGE_SIZE, PageType, Pfn};
 

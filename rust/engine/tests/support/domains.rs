@@ -4,7 +4,7 @@
 use std::{ops::Range, sync::Arc};
 
 use proptest::{collection::vec, option, prelude::*, sample::select};
-use xenmig_hypervisor::sim::{Action, DomainConfig, Fault, Script, SimDomain, SimHost, Verb, When, Workload};
+use xenmig_sim::{Action, DomainConfig, Fault, Script, SimDomain, SimHost, Verb, When, Workload};
 use xenmig_types::{PAGE_SIZE, PAGE_SIZE_U64, Pfn};
 
 /// What a domain looks like.

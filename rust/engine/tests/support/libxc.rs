@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use xenmig_engine::Decision;
-use xenmig_hypervisor::sim::{Action, When};
+use xenmig_sim::{Action, When};
 use xenmig_types::PageType;
 
 /// What an observer of the save sees, in order.

@@ -19,7 +19,8 @@ use std::{
 };
 
 use xenmig_engine::{Policy, SaveFailure, SaveOptions, SaveReport};
-use xenmig_hypervisor::{Hypervisor, Sink, sim::SimDomain};
+use xenmig_hypervisor::{Hypervisor, Sink};
+use xenmig_sim::SimDomain;
 
 use self::toolstack::Toolstack;
 

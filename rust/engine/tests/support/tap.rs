@@ -8,8 +8,9 @@ use std::sync::{Mutex, MutexGuard};
 
 use xenmig_hypervisor::{
     Access, CleanPass, Clock, DirtyBitmap, DirtyCounts, Extent, ForeignPages, Hypervisor, PvVerbs,
-    ReservedGrant, Result, sim::SimHost,
+    ReservedGrant, Result,
 };
+use xenmig_sim::SimHost;
 use xenmig_types::{CpuPolicy, DomainInfo, Domid, Gfn, PageType, TscInfo, XenVersion};
 
 /// Rewrites what the simulation says about the domain; it is given the number of the call, from 0.

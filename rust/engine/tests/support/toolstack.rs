@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use xenmig_engine::{Caller, CallerError, Interrupt, PrecopyStats};
-use xenmig_hypervisor::sim::{Fault, SimDomain, Verb};
+use xenmig_sim::{Fault, SimDomain, Verb};
 
 use super::Mine;
 

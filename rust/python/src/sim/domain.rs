@@ -6,7 +6,8 @@ use pyo3::{
     prelude::*,
     types::{IntoPyDict, PyBytes, PyDict},
 };
-use xenmig_hypervisor::{PageBuffer, sim::SimDomain};
+use xenmig_hypervisor::PageBuffer;
+use xenmig_sim::SimDomain;
 use xenmig_types::{PAGE_SIZE, Pfn};
 
 use super::{PySimDomain, fault, observed, workload};

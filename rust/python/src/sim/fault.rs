@@ -2,7 +2,7 @@
 //! Faults and verbs by name: what `SimDomain.inject` takes.
 
 use pyo3::{exceptions::PyValueError, prelude::*};
-use xenmig_hypervisor::sim::{Fault, Verb};
+use xenmig_sim::{Fault, Verb};
 use xenmig_types::Pfn;
 
 use crate::args::{Count, choice, quoted};

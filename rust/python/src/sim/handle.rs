@@ -5,10 +5,8 @@
 use std::sync::Arc;
 
 use pyo3::prelude::*;
-use xenmig_hypervisor::{
-    Process,
-    sim::{SimDomain, SimError},
-};
+use xenmig_hypervisor::Process;
+use xenmig_sim::{SimDomain, SimError};
 
 use crate::detach::detached;
 

@@ -4,10 +4,8 @@
 use std::sync::Arc;
 
 use pyo3::{prelude::*, types::PyDict};
-use xenmig_hypervisor::{
-    Process,
-    sim::{DomainConfig, SimDomain, SimError, SimHost},
-};
+use xenmig_hypervisor::Process;
+use xenmig_sim::{DomainConfig, SimDomain, SimError, SimHost};
 
 use super::{PySimDomain, pv, workload};
 use crate::{

@@ -10,7 +10,8 @@ mod pv;
 mod workload;
 
 use pyo3::prelude::*;
-use xenmig_hypervisor::{Errno, sim::SimError};
+use xenmig_hypervisor::Errno;
+use xenmig_sim::SimError;
 
 pub(crate) use self::{handle::PySimDomain, host::PySimHost};
 use crate::errors::{self, Aftermath, Raise};

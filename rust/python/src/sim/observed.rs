@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! A simulated domain's state and counters under the names that Python knows them by.
 
-use xenmig_hypervisor::sim::Counters;
+use xenmig_sim::Counters;
 use xenmig_types::DomainState;
 
 use super::fault::VERBS;

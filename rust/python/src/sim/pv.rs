@@ -3,7 +3,7 @@
 //! itself.
 
 use pyo3::{exceptions::PyValueError, prelude::*, types::PyDict};
-use xenmig_hypervisor::sim::{Churn, P2mForm, PvConfig};
+use xenmig_sim::{Churn, P2mForm, PvConfig};
 use xenmig_types::pv::GuestWidth;
 
 use super::workload::Params;

@@ -16,7 +16,7 @@ use pyo3::{
     prelude::*,
     types::PyDict,
 };
-use xenmig_hypervisor::sim::{Action, Phase, Script, When, Workload};
+use xenmig_sim::{Action, Phase, Script, When, Workload};
 use xenmig_types::Pfn;
 
 use crate::args::{Count, choice, quoted, shown};

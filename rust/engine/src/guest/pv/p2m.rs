@@ -241,7 +241,7 @@ fn without_end(frames: &[Gfn], keep: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use xenmig_hypervisor::sim::{DomainConfig, SimHost};
+    use xenmig_sim::{DomainConfig, SimHost};
     use xenmig_types::PAGE_SIZE;
 
     use super::*;

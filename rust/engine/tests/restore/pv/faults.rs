@@ -4,10 +4,8 @@
 use std::collections::BTreeMap;
 
 use xenmig_engine::restore::RestoreError;
-use xenmig_hypervisor::{
-    Errno, HypervisorError,
-    sim::{Fault, Verb},
-};
+use xenmig_hypervisor::{Errno, HypervisorError};
+use xenmig_sim::{Fault, Verb};
 use xenmig_types::{Gfn, Pfn, pv::GuestWidth};
 
 use super::{

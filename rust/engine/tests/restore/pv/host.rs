@@ -11,8 +11,8 @@ use std::{
 use xenmig_hypervisor::{
     Access, CleanPass, Clock, DirtyBitmap, DirtyCounts, Extent, ForeignPages, Hypervisor, HypervisorError,
     MachineClock, PageBuffer, PinOp, PvVerbs, ReservedGrant, Result,
-    sim::{DomainConfig, SimDomain, SimHost},
 };
+use xenmig_sim::{DomainConfig, SimDomain, SimHost};
 use xenmig_types::{
     CpuPolicy, DomainInfo, Domid, Gfn, GuestKind, PAGE_SIZE, PageType, Pfn, TscInfo, VcpuPart, XenVersion,
     pv::{GuestWidth, Pte, vcpu_context},

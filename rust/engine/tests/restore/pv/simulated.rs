@@ -16,10 +16,8 @@ use xenmig_engine::{
     restore::{RestoreReport, restore},
     save,
 };
-use xenmig_hypervisor::{
-    Sink, Source,
-    sim::{Churn, DomainConfig, P2mForm, PvConfig, SimDomain, SimHost, Workload},
-};
+use xenmig_hypervisor::{Sink, Source};
+use xenmig_sim::{Churn, DomainConfig, P2mForm, PvConfig, SimDomain, SimHost, Workload};
 use xenmig_stream::{Reader, Record};
 use xenmig_types::{Pfn, pv::GuestWidth};
 

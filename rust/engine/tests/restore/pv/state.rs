@@ -2,7 +2,7 @@
 //! Records that are not memory: their order and contents, and what they name.
 
 use xenmig_engine::restore::{NamedPage, RestoreError, RestoreOptions};
-use xenmig_hypervisor::sim::{DomainConfig, SimHost};
+use xenmig_sim::{DomainConfig, SimHost};
 use xenmig_stream::{RecordKind, encode};
 use xenmig_types::{
     GuestKind, PAGE_SIZE, PageType, Pfn, VcpuPart,

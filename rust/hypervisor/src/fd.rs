@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! File descriptors that streams go through: sockets, pipes, files and devices.
+//!
+//! [`endpoint`] checks a descriptor and waits on it, [`socket`] holds the options of sockets, [`sink`] writes to it and
+//! [`source`] reads from it.
+
+pub(crate) mod endpoint;
+pub(crate) mod sink;
+mod socket;
+pub(crate) mod source;
