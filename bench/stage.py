@@ -56,7 +56,13 @@ class Stage:
         """Starts a process with both engines, over a fake kernel without domains."""
         paths = [str(_ROOT), os.environ.get("PYTHONPATH", "")]
         python_path = os.pathsep.join(filter(None, paths))
-        return Remote("worker.py", {"LD_PRELOAD": str(self.library), "PYTHONPATH": python_path})
+        environment = {
+            "LD_PRELOAD": str(self.library),
+            "PYTHONPATH": python_path,
+            # Its domains are no domains of this machine.
+            "XENMIG_RUN_DIR": str(Path(tempfile.gettempdir()) / f"xenmig-bench-claims-{os.getuid()}"),
+        }
+        return Remote("worker.py", environment)
 
     @contextmanager
     def stream_file(self) -> Iterator[Path]:

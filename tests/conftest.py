@@ -6,6 +6,7 @@ Run with ``--hypothesis-profile=thorough`` for thousands of examples of each pro
 
 from __future__ import annotations
 
+import os
 import signal
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,12 @@ hypothesis.settings.load_profile("default")
 # A job in the background of a shell ignores SIGINT, and so would all programs that a test starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def private_claims(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Claims domains in a directory of this session: fake hosts that run beside it have the same domids."""
+    os.environ["XENMIG_RUN_DIR"] = str(tmp_path_factory.mktemp("claims"))
 
 
 @pytest.fixture

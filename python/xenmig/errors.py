@@ -16,6 +16,7 @@ callback) passes through :func:`xenmig.save` unchanged and is none of these.
     ├── GuestNotSuspended            the guest runs although it should be suspended
     │   └── GuestSuspendTimeout      ... because it took too long
     ├── DomainRefused                this domain cannot be saved or restored as it is
+    │   └── SaveInProgress           ... because another save of it is under way
     ├── SimError                     the simulated host cannot do what was asked
     ├── HostForked (RuntimeError)    the host was opened in another process
     └── XenUnavailable               there is no Xen here, or not one that this build can talk to
@@ -48,6 +49,7 @@ __all__ = [
     "HypercallError",
     "PolicyAbort",
     "PolicyError",
+    "SaveInProgress",
     "SimError",
     "StreamError",
     "TransportError",
@@ -242,6 +244,31 @@ class DomainRefused(XenmigError):  # noqa: N818 - it names what happened to the 
     Raised before anything is touched: the domain is of a kind not supported yet, dying, shut down, or, on
     restore, not empty. The message says what to do about it.
     """
+
+
+class SaveInProgress(DomainRefused):
+    """Another save of the domain is under way, in this process or another.
+
+    Two saves of one domain would take pages out of each other's dirty bitmap, and one image would be stale
+    without an error. The second is refused before anything is touched; the first goes on. Wait until it has
+    ended, or end it.
+
+    Attributes:
+        pid: The process that is saving the domain, if it is known.
+    """
+
+    pid: int | None
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        pid: int | None = None,
+        guest_state: GuestState | None = None,
+        warnings: Iterable[str] = (),
+    ) -> None:
+        super().__init__(message, guest_state=guest_state, warnings=warnings)
+        self.pid = pid
 
 
 class SimError(XenmigError):

@@ -91,6 +91,7 @@ def save(  # noqa: PLR0913 - the optional ones are keywords
         PolicyError: `policy` is no policy, or it answered something that is no decision.
         PolicyAbort: The policy answered ABORT.
         GuestNotSuspended: `suspend` returned, but the guest is not suspended.
+        SaveInProgress: Another save of the domain is under way.
         DomainRefused: The domain cannot be saved as it is.
         TypeError: An argument is of the wrong type.
         ValueError: A number or a name is out of range.

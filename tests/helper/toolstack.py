@@ -190,7 +190,12 @@ class Starter:
         """
         door = Door() if spec is not None else None
         # The working directory is one that nothing is to be found in.
-        variables = {"PATH": os.environ["PATH"], "XENMIG_CONFIG": "", **(environment or {})}
+        variables = {
+            "PATH": os.environ["PATH"],
+            "XENMIG_CONFIG": "",
+            "XENMIG_RUN_DIR": str(self.directory / "run"),
+            **(environment or {}),
+        }
         inherited = list(pass_fds)
         if door is not None:
             inherited.append(door.helpers_end.fileno())

@@ -253,7 +253,7 @@ def test_without_a_way_to_resume_it_the_guest_stays_suspended(xen: Worker, tmp_p
 def test_the_state_of_a_guest_that_cannot_be_asked_for_is_unknown(xen: Worker, tmp_path: Path) -> None:
     domid = xen.create(SPEC)
     xen.inject(fault="errno", kind="shadow_clean_final", errno=errno.EPERM)
-    xen.inject(fault="errno", kind="getdomaininfo", domid=domid, nth=3, errno=errno.EACCES)
+    xen.inject(fault="errno", kind="getdomaininfo", domid=domid, nth=4, errno=errno.EACCES)
     saved = xen.save("xenmig", domid, tmp_path / "stream")
     assert (saved.error, saved.errno, saved.guest_state) == ("HypercallError", errno.EPERM, "unknown")
     assert "resume" not in saved.events

@@ -21,6 +21,8 @@ Environment:
     XENMIG_LOG           a file to which each save appends a line of JSON
     XENMIG_STOCK_HELPER  libxl's own helper, if it is in none of the usual places
     XENMIG_CONFIG        the configuration file, instead of /etc/xenmig.toml
+    XENMIG_RUN_DIR       the directory of the locks that keep two saves of one domain apart, instead of
+                         /run/xenmig
 
 The configuration file (TOML) may have: policy, policy_args (a table), consult ("round" or "batch"),
 skip_redirtied, log, stock_helper. The environment wins over it.

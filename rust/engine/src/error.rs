@@ -3,7 +3,7 @@
 
 use std::{fmt, io};
 
-use xenmig_hypervisor::{Errno, HypervisorError};
+use xenmig_hypervisor::{ClaimError, Errno, HypervisorError};
 use xenmig_stream::EncodeError;
 use xenmig_types::{DomainState, Domid, Gfn, Pfn};
 
@@ -44,6 +44,9 @@ impl fmt::Display for GuestState {
 /// The step of a save that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SaveError {
+    /// The domain could not be claimed: another save of it is under way, or that cannot be found out.
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
     /// The hypervisor refused a call.
     #[error(transparent)]
     Hypervisor(#[from] HypervisorError),

@@ -31,8 +31,6 @@ pub(crate) struct Run<'a> {
     pub(crate) domid: Domid,
     pub(crate) guest: Guest,
     pub(crate) options: &'a SaveOptions,
-    /// The guest was suspended before the save began: then it is not for us to resume it.
-    pub(crate) suspended_before: bool,
     pub(crate) caller: &'a mut dyn Caller,
     pub(crate) ledger: Ledger,
     /// What the current round claims.
@@ -82,7 +80,6 @@ impl<'a> Run<'a> {
             domid,
             guest,
             options,
-            suspended_before: info.state.is_suspended(),
             caller,
             ledger: Ledger::new(p2m_size, info.total_pages),
             bitmap,

@@ -125,8 +125,11 @@ pub fn save(
     let mut libxc = LibxcPolicy;
     let policy = policy.unwrap_or(&mut libxc);
     let mut aftermath = Aftermath::default();
+    // It is held until the guest has been resumed.
+    let mut claim = None;
     // A panic must not leave the guest suspended.
     let result = panic::catch_unwind(AssertUnwindSafe(|| {
+        claim = Some(host.claim_save(domid)?);
         let info = start(host, domid, options)?;
         let mut run = Run::new(host, info, sink, options, policy, &mut *caller)?;
         if options.live { live(&mut run, &mut aftermath) } else { nonlive(&mut run, &mut aftermath) }
@@ -147,7 +150,7 @@ pub fn save(
 /// What has to be known when a save fails.
 #[derive(Debug, Default)]
 struct Aftermath {
-    /// The guest ran at the start, and the caller was asked to suspend it.
+    /// The guest was not suspended when the caller was asked to suspend it.
     suspending: bool,
     warnings: Vec<String>,
 }
@@ -241,9 +244,10 @@ fn preamble(run: &mut Run<'_>) -> Result<(), SaveError> {
 /// Has the caller suspend the guest, and makes sure that it is.
 fn suspend(run: &mut Run<'_>, aftermath: &mut Aftermath) -> Result<(), SaveError> {
     run.attend(Phase::StopAndCopy)?;
-    aftermath.suspending = !run.suspended_before;
-    run.caller.suspend().map_err(SaveError::Suspend)?;
     let domid = run.domid;
+    // What someone else has suspended meanwhile is not for this save to resume.
+    aftermath.suspending = !run.host.domain_info(domid)?.state.is_suspended();
+    run.caller.suspend().map_err(SaveError::Suspend)?;
     let state = run.host.domain_info(domid)?.state;
     if !state.is_suspended() {
         return Err(SaveError::NotSuspended { domid, state });

@@ -10,6 +10,7 @@
 //! Guest memory is owned by the guest and changes under the reader. It is reached through [`ForeignPages`] alone, which
 //! never hands out a reference to it, so the engine needs no `unsafe`.
 
+mod claim;
 mod clock;
 mod dirty_bitmap;
 mod error;
@@ -25,6 +26,7 @@ use std::fmt;
 
 use xenmig_types::{CpuPolicy, DomainInfo, Domid, Gfn, PageType, TscInfo, XenVersion};
 
+pub use claim::{ClaimError, Holder, SaveClaim};
 pub use clock::{Clock, MachineClock, ManualClock, Moment};
 pub use dirty_bitmap::{BitmapMemory, DirtyBitmap};
 pub use error::{Errno, HypervisorError, Result};
@@ -96,6 +98,14 @@ pub trait Hypervisor: PvVerbs + Send + Sync + fmt::Debug {
 
     /// Returns the state of exactly this domain, never of the next one that exists.
     fn domain_info(&self, domid: Domid) -> Result<DomainInfo>;
+
+    /// Claims the domain for one save. Until the claim is dropped, every other save of it is refused, also in other
+    /// processes if the host has any. The domain need not exist.
+    ///
+    /// # Errors
+    ///
+    /// [`ClaimError::Held`] while another save of the domain is under way; the others if that cannot be found out.
+    fn claim_save(&self, domid: Domid) -> std::result::Result<SaveClaim, ClaimError>;
 
     /// Returns the size of the p2m in pages: the highest gpfn plus one.
     fn nr_gpfns(&self, domid: Domid) -> Result<u64>;

@@ -3,6 +3,7 @@
 
 use pyo3::{exceptions::PyValueError, prelude::*};
 use xenmig_engine::{ConsultMode, Policy, SaveError, SaveFailure, SaveOptions};
+use xenmig_hypervisor::ClaimError;
 
 use crate::{
     args::{DomidArg, Fd, choice, seconds},
@@ -81,11 +82,18 @@ impl Raise for SaveFailure {
                     details.set_item("stats", PyPrecopyStats(*stats))
                 })
             }
+            SaveError::Claim(ClaimError::Held { holder, .. }) => {
+                errors::exception(py, "SaveInProgress", (message,), aftermath, |details| {
+                    details.set_item("pid", holder.map(|holder| holder.pid))
+                })
+            }
+            SaveError::Claim(ClaimError::Hypervisor(error)) => errors::hypervisor(py, &error, aftermath),
             SaveError::NotSuspended { .. } => errors::plain(py, "GuestNotSuspended", &message, aftermath),
             SaveError::MapFrame { domid, errno, .. } => {
                 errors::hypercall(py, "foreign mapping", domid, errno, message, aftermath)
             }
-            SaveError::Refused { .. }
+            SaveError::Claim(ClaimError::Unlockable { .. })
+            | SaveError::Refused { .. }
             | SaveError::P2mGrew { .. }
             | SaveError::P2mMoved { .. }
             | SaveError::BadP2m { .. }

@@ -10,6 +10,7 @@ use xenmig_hypervisor::Process;
 use xenmig_types::Domid;
 
 use crate::{
+    claims::Claims,
     config::DomainConfig,
     domain::SimDomain,
     error::SimError,
@@ -21,6 +22,7 @@ use crate::{
 pub struct SimHost {
     pub(super) process: Process,
     domains: Arc<RwLock<BTreeMap<Domid, Arc<SimDomain>>>>,
+    pub(super) claims: Claims,
     machine_frames: u64,
     /// Made when the first PV guest is: nobody else has frames.
     machine: Arc<OnceLock<Arc<Machine>>>,
@@ -46,6 +48,7 @@ impl SimHost {
         Self {
             process: Process::current(),
             domains: Arc::default(),
+            claims: Claims::default(),
             machine_frames: frames,
             machine: Arc::default(),
         }

@@ -35,6 +35,7 @@
 
 mod bits;
 mod blobs;
+mod claims;
 mod config;
 mod contents;
 mod counters;

@@ -9,8 +9,8 @@ use std::{
 };
 
 use xenmig_hypervisor::{
-    Access, CleanPass, Clock, DirtyBitmap, DirtyCounts, Errno, Extent, ForeignPages, Hypervisor,
-    HypervisorError, MachineClock, ReservedGrant, Result,
+    Access, ClaimError, CleanPass, Clock, DirtyBitmap, DirtyCounts, Errno, Extent, ForeignPages, Hypervisor,
+    HypervisorError, MachineClock, ReservedGrant, Result, SaveClaim,
 };
 use xenmig_types::{
     CpuPolicy, DomainInfo, DomainState, Domid, Gfn, GuestKind, PageType, Pfn, TscInfo, XenVersion,
@@ -107,6 +107,11 @@ impl Hypervisor for SimHost {
             max_vcpu_id: domain.vcpus().saturating_sub(1),
             shared_info_frame: domain.guest.pv.as_ref().map_or(0, |pv| pv.shared_info_frame().0),
         })
+    }
+
+    fn claim_save(&self, domid: Domid) -> std::result::Result<SaveClaim, ClaimError> {
+        self.process.check("claim_save")?;
+        self.claims.take(domid)
     }
 
     fn nr_gpfns(&self, domid: Domid) -> Result<u64> {

@@ -4,8 +4,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use xenmig_hypervisor::{
-    Access, CleanPass, Clock, DirtyBitmap, DirtyCounts, Errno, Extent, ForeignPages, Hypervisor,
-    HypervisorError, Lifecycle, MachineClock, Process, ReservedGrant, Result,
+    Access, ClaimError, CleanPass, Clock, DirtyBitmap, DirtyCounts, Errno, Extent, ForeignPages, Hypervisor,
+    HypervisorError, Lifecycle, MachineClock, Process, ReservedGrant, Result, SaveClaim,
 };
 use xenmig_types::{
     CpuPolicy, DomainInfo, DomainState, Domid, Gfn, GuestKind, PageType, TscInfo, XenVersion,
@@ -13,6 +13,7 @@ use xenmig_types::{
 
 use crate::{
     call::CallHandle,
+    claim::Claims,
     control::ControlHandle,
     cpu_policy, domain_info,
     error::{CallResult, XenOpenError},
@@ -33,6 +34,7 @@ pub struct XenHost {
     pub(super) foreign: Arc<ForeignHandle>,
     control: Mutex<ControlHandle>,
     types: TypeQueries,
+    claims: Claims,
 }
 
 impl XenHost {
@@ -73,6 +75,7 @@ impl XenHost {
             foreign,
             control,
             types: TypeQueries::default(),
+            claims: Claims::from_environment(),
         })
     }
 
@@ -145,6 +148,11 @@ impl Hypervisor for XenHost {
 
     fn domain_info(&self, domid: Domid) -> Result<DomainInfo> {
         self.verb("getdomaininfo", domid, |host| domain_info::domain_info(&host.call, domid))
+    }
+
+    fn claim_save(&self, domid: Domid) -> std::result::Result<SaveClaim, ClaimError> {
+        self.process.check("claiming the domain")?;
+        self.claims.take(domid)
     }
 
     fn nr_gpfns(&self, domid: Domid) -> Result<u64> {

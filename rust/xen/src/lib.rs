@@ -33,6 +33,7 @@
 mod address_size;
 mod buffer;
 mod call;
+mod claim;
 mod control;
 mod cpu_policy;
 mod domain_info;
@@ -54,5 +55,6 @@ mod resume;
 mod tests;
 mod vcpu;
 
+pub use claim::RUN_DIRECTORY_VARIABLE;
 pub use error::XenOpenError;
 pub use host::XenHost;

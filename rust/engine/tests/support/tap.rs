@@ -7,8 +7,8 @@
 use std::sync::{Mutex, MutexGuard};
 
 use xenmig_hypervisor::{
-    Access, CleanPass, Clock, DirtyBitmap, DirtyCounts, Extent, ForeignPages, Hypervisor, PvVerbs,
-    ReservedGrant, Result,
+    Access, ClaimError, CleanPass, Clock, DirtyBitmap, DirtyCounts, Extent, ForeignPages, Hypervisor,
+    PvVerbs, ReservedGrant, Result, SaveClaim,
 };
 use xenmig_sim::SimHost;
 use xenmig_types::{CpuPolicy, DomainInfo, Domid, Gfn, PageType, TscInfo, XenVersion};
@@ -68,6 +68,10 @@ impl Hypervisor for Tap<'_> {
         let info = self.note("info").domain_info(domid)?;
         let number = self.list().iter().filter(|verb| **verb == "info").count() - 1;
         Ok((self.story)(number, info))
+    }
+
+    fn claim_save(&self, domid: Domid) -> std::result::Result<SaveClaim, ClaimError> {
+        self.host.claim_save(domid)
     }
 
     fn nr_gpfns(&self, domid: Domid) -> Result<u64> {

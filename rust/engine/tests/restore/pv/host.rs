@@ -9,8 +9,8 @@ use std::{
 };
 
 use xenmig_hypervisor::{
-    Access, CleanPass, Clock, DirtyBitmap, DirtyCounts, Extent, ForeignPages, Hypervisor, HypervisorError,
-    MachineClock, PageBuffer, PinOp, PvVerbs, ReservedGrant, Result,
+    Access, ClaimError, CleanPass, Clock, DirtyBitmap, DirtyCounts, Extent, ForeignPages, Hypervisor,
+    HypervisorError, MachineClock, PageBuffer, PinOp, PvVerbs, ReservedGrant, Result, SaveClaim,
 };
 use xenmig_sim::{DomainConfig, SimDomain, SimHost};
 use xenmig_types::{
@@ -276,6 +276,10 @@ impl Hypervisor for PvHost {
         let info = self.sim.domain_info(domid)?;
         let (max_vcpu_id, shared_info_frame) = (MAX_VCPU_ID, SHARED_INFO_FRAME);
         Ok(DomainInfo { kind: GuestKind::Pv, max_vcpu_id, shared_info_frame, ..info })
+    }
+
+    fn claim_save(&self, domid: Domid) -> std::result::Result<SaveClaim, ClaimError> {
+        self.sim.claim_save(domid)
     }
 
     fn nr_gpfns(&self, domid: Domid) -> Result<u64> {

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! The right to save a domain, which one save holds at a time.
+//!
+//! Two saves of one domain share its log-dirty bitmap: what one of them takes out of it, the other never sees, and its
+//! image is stale without an error. So a save claims its domain before it touches anything, and a second save is
+//! refused at once.
+
+use std::{any::Any, fmt, path::PathBuf};
+
+use xenmig_types::Domid;
+
+use crate::HypervisorError;
+
+/// A domain that was claimed for one save. Dropping it releases the domain.
+#[must_use = "the domain is released when this is dropped"]
+pub struct SaveClaim {
+    _held: Box<dyn Any + Send>,
+}
+
+impl SaveClaim {
+    /// Makes a claim of something whose drop releases the domain.
+    pub fn new(held: impl Any + Send) -> Self {
+        Self { _held: Box::new(held) }
+    }
+}
+
+impl fmt::Debug for SaveClaim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SaveClaim").finish_non_exhaustive()
+    }
+}
+
+/// The process that is saving a domain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// Its number.
+    pub pid: u32,
+    /// What it is: `xenmig` or `libxl-save-helper`.
+    pub program: &'static str,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { pid, program } = self;
+        if *pid == std::process::id() {
+            write!(f, "in this process")
+        } else {
+            write!(f, "by {program}, process {pid}")
+        }
+    }
+}
+
+/// Why a domain cannot be claimed for a save. None of these is worth retrying at once.
+#[derive(Debug, thiserror::Error)]
+pub enum ClaimError {
+    /// Another save of the domain is under way.
+    #[error(
+        "domain {domid} is already being saved{}: wait for that save to end, or end it first",
+        .holder.as_ref().map(|holder| format!(" {holder}")).unwrap_or_default()
+    )]
+    Held {
+        /// The domain.
+        domid: Domid,
+        /// Who is saving it, if that is known.
+        holder: Option<Holder>,
+    },
+    /// The file that stands for the claim cannot be locked, so another save would go unnoticed.
+    #[error("domain {domid} cannot be claimed for a save: {}: {why}", .path.display())]
+    Unlockable {
+        /// The domain.
+        domid: Domid,
+        /// The file or directory that is at fault.
+        path: PathBuf,
+        /// What is wrong with it, and what to do about it.
+        why: String,
+    },
+    /// The host was opened in another process.
+    #[error(transparent)]
+    Hypervisor(#[from] HypervisorError),
+}
