@@ -29,7 +29,7 @@ LAYERS := unit stream style parity helper
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help tools demo dev test test-rust $(LAYERS:%=test-%) test-xen check check-format format lint types docs bench clean
+.PHONY: help tools demo dev test test-rust $(LAYERS:%=test-%) test-xen check check-format format lint types docs bench picture clean
 
 help: ## Explain the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -87,8 +87,15 @@ docs: $(VENV)/tools ## Build the documentation
 	RUSTDOCFLAGS="-D warnings" cargo doc $(CRATES) --no-deps --locked --quiet
 	$(BIN)/mkdocs build --strict --quiet
 
-bench: $(VENV)/installed ## Measure against C libxc, what a policy costs, and the memory of a save
-	$(BIN)/python bench/run.py
+# Results go to target/bench. KEEP=1 also updates bench/results and the documents' tables. BASE=, a wheel or a commit,
+# compares with that build instead, in the rows whose names have the text ROWS (all); PAIRS= is the number of pairs.
+bench: $(VENV)/installed ## Measure against C libxc, or against another build: BASE=wheel-or-commit
+	$(if $(BASE),base=$$(bash scripts/base-wheel.sh $(BASE) $(BIN)/maturin $(FEATURES)) &&) \
+		$(BIN)/python bench/run.py $(if $(KEEP),--keep) $(if $(PAIRS),--pairs $(PAIRS)) \
+		$(if $(BASE),--base "$$base") $(if $(ROWS),--rows '$(ROWS)')
+
+picture: $(PACKAGE) ## Draw docs/demo.svg, the picture of a run in README
+	$(BIN)/python scripts/draw_demo.py docs/demo.svg
 
 clean: ## Remove everything that was built
 	rm -rf $(VENV) target site dist

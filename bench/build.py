@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import xenmig
 from xenmig import _native
 
 __all__ = ["DebugBuildError", "check_extension", "check_profile", "fakexen"]
@@ -26,12 +27,14 @@ def check_extension() -> None:
     """Checks the installed extension.
 
     Raises:
-        DebugBuildError: It is a debug build.
+        DebugBuildError: It is a debug build, or that of ``make dev``.
     """
     if _native.DEBUG_BUILD:
         raise DebugBuildError(
             "this is a debug build of the extension: its times mean nothing; build it with make"
         )
+    if Path(xenmig.__file__).is_symlink():
+        raise DebugBuildError("this is the quick build of make dev: its times mean nothing; run make bench")
 
 
 def check_profile(artifact: dict[str, Any]) -> None:

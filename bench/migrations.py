@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from stage import Stage
     from worker import Timing
 
-__all__ = ["measure"]
+__all__ = ["measure", "migrate"]
 
 _MIB = 1 << 20
 
@@ -33,6 +33,26 @@ def measure(stage: Stage) -> Iterator[Row]:
             stage.say(f"migration, {memory_mib} MiB, unix socket")
             with stage.worker() as here, stage.worker() as there:
                 yield _Migrations(stage, here, there, memory_mib).row()
+
+
+def migrate(here: Remote, there: Remote, domid: int, memory_mib: int, *, engine: str) -> Timing:
+    """Migrates a domain into a new one in another process, lets it run again, and destroys the copy."""
+    target = there.call("create", **guest(memory_mib, populated=False))
+    with connection("unix socket") as (ours, theirs):
+        there.begin("restore", [theirs.fileno()], engine=engine, domid=target)
+        here.begin("save", [ours.fileno()], engine=engine, domid=domid, live=True)
+        ours.close()
+        theirs.close()
+        saved: Timing = here.finish()
+        restored: Timing = there.finish()
+    here.call("resume", domid=domid)
+    there.call("destroy", domid=target)
+    return {
+        "began": saved["began"],
+        "seconds": restored["began"] + restored["seconds"] - saved["began"],
+        "cpu_seconds": saved["cpu_seconds"] + restored["cpu_seconds"],
+        "wrote": 0,
+    }
 
 
 class _Migrations:
@@ -53,7 +73,10 @@ class _Migrations:
         def write() -> Timing:
             return sink.run(lambda fd: self._here.call("write", [fd], count=stream_bytes))[0]
 
-        jobs: list[Callable[[], Timing]] = [partial(self._migrate, which) for which in ("libxc", "xenmig")]
+        jobs: list[Callable[[], Timing]] = [
+            partial(migrate, self._here, self._there, self._domid, self._memory_mib, engine=engine)
+            for engine in ("libxc", "xenmig")
+        ]
         jobs.append(write)
         libxc, ours, plain = take_turns(jobs, self._stage.pairs)
         return Row(
@@ -78,22 +101,3 @@ class _Migrations:
         if counts[0] != counts[1]:
             raise RuntimeError(f"migration: streams of {counts} bytes, which should be equal")
         return counts[0]
-
-    def _migrate(self, engine: str) -> Timing:
-        target = self._there.call("create", **guest(self._memory_mib, populated=False))
-        with connection("unix socket") as (ours, theirs):
-            self._there.begin("restore", [theirs.fileno()], engine=engine, domid=target)
-            arguments = {"engine": engine, "domid": self._domid, "live": True}
-            self._here.begin("save", [ours.fileno()], **arguments)
-            ours.close()
-            theirs.close()
-            saved: Timing = self._here.finish()
-            restored: Timing = self._there.finish()
-        self._here.call("resume", domid=self._domid)
-        self._there.call("destroy", domid=target)
-        return {
-            "began": saved["began"],
-            "seconds": restored["began"] + restored["seconds"] - saved["began"],
-            "cpu_seconds": saved["cpu_seconds"] + restored["cpu_seconds"],
-            "wrote": 0,
-        }

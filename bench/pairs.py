@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["Comparison", "compare", "median_ratio", "take_turns"]
+__all__ = ["Comparison", "compare", "interval", "median_ratio", "take_turns"]
 
 T = TypeVar("T")
 
@@ -40,6 +41,23 @@ def take_turns(jobs: Sequence[Callable[[], T]], turns: int) -> list[list[T]]:
 def median_ratio(above: Sequence[float], below: Sequence[float]) -> float:
     """Returns the median of the ratios of numbers that were taken in the same turn."""
     return statistics.median(a / b for a, b in zip(above, below, strict=True))
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """Returns a 95 % confidence interval of the median, from the order statistics of independent samples.
+
+    Of fewer than six values the interval is their range, which is less certain.
+    """
+    ordered = sorted(values)
+    n = len(ordered)
+    # The chance that at most k of n samples are below the median.
+    below, rank = 0.0, 0
+    for k in range(n // 2):
+        below += math.comb(n, k) / 2**n
+        if below > 0.025:
+            break
+        rank = k
+    return ordered[rank], ordered[n - 1 - rank]
 
 
 @dataclass(frozen=True)

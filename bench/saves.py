@@ -26,12 +26,13 @@ if TYPE_CHECKING:
     from stage import Stage
     from worker import Timing
 
-__all__ = ["measure"]
+__all__ = ["DEAR", "MAP_COST", "NO_HOLES", "measure"]
 
 _MIB = 1 << 20
 #: Added to what the fake kernel's own mapping costs, which is about as much: under Xen it costs more.
-_MAP_COST = {"map_ns_per_page": 270, "unmap_ns_per_page": 90}
-_OURS = "xenmig, no holes sent"
+MAP_COST = {"map_ns_per_page": 270, "unmap_ns_per_page": 90}
+DEAR = "live save, map +{map_ns_per_page}, unmap +{unmap_ns_per_page} ns a page".format(**MAP_COST)
+NO_HOLES = "xenmig, no holes sent"
 
 
 def measure(stage: Stage, peaks: Peaks) -> Iterator[Row]:
@@ -57,10 +58,9 @@ def _usual(saves: _Saves, path: Path) -> Iterator[Row]:
 
 def _dear(saves: _Saves) -> Iterator[Row]:
     """Lets mapping cost more."""
-    what = "live save, map +{map_ns_per_page}, unmap +{unmap_ns_per_page} ns a page".format(**_MAP_COST)
-    saves.worker.call("cost", costs=_MAP_COST)
+    saves.worker.call("cost", costs=MAP_COST)
     for sink in (Null(), SocketSink("unix socket", saves.stage.peer)):
-        yield saves.row(what, sink, live=True)
+        yield saves.row(DEAR, sink, live=True)
     saves.worker.call("cost", costs={})
 
 
@@ -120,12 +120,12 @@ class _Saves:
         """Measures libxc, xenmig as libxc does it, and xenmig in its own way; to the null device."""
         self.stage.say(f"{what}, {self._memory_mib} MiB")
         sink = Null()
-        jobs = [partial(self._save, engine, sink, live=True) for engine in ("libxc", "xenmig", _OURS)]
+        jobs = [partial(self._save, engine, sink, live=True) for engine in ("libxc", "xenmig", NO_HOLES)]
         libxc, alike, ours = take_turns(jobs, pairs)
         stream_bytes = libxc[0][1]
         _check_bytes(what, stream_bytes, libxc, alike)
         row = self._row(what, sink, stream_bytes, libxc, alike, live=True)
-        peak = self._peaks.of_save(_OURS, self._memory_mib, **self._shape)
+        peak = self._peaks.of_save(NO_HOLES, self._memory_mib, **self._shape)
         own = replace(
             row,
             what=f"{what}, no holes sent",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What all measurements of ``libxc.py`` share: the processes, the guests, and how much of everything."""
+"""What all measurements share: the processes, the guests, and how much of everything."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ from channel import Remote
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["Stage", "guest"]
+__all__ = ["Stage", "guest", "set_up"]
 
 _ROOT = Path(__file__).parents[1]
 _MIB = 1 << 20
+_SIZES_MIB = (256, 1024, 4096)
+#: The highest page of a p2m of 1 TiB.
+_FAR_PFN = (1 << 28) - 1
 
 
 def guest(memory_mib: int, **more: Any) -> dict[str, Any]:  # noqa: ANN401 - it becomes JSON
@@ -52,14 +55,17 @@ class Stage:
     peer: Remote
     say: Callable[[str], None]
 
-    def worker(self) -> Remote:
-        """Starts a process with both engines, over a fake kernel without domains."""
-        paths = [str(_ROOT), os.environ.get("PYTHONPATH", "")]
-        python_path = os.pathsep.join(filter(None, paths))
+    def worker(self, package: Path | None = None) -> Remote:
+        """Starts a process with both engines, over a fake kernel without domains.
+
+        Args:
+            package: A folder with another xenmig, which is used instead of the installed one.
+        """
+        paths = [package or "", _ROOT, os.environ.get("PYTHONPATH", "")]
         environment = {
             "LD_PRELOAD": str(self.library),
-            "PYTHONPATH": python_path,
-            # Its domains are no domains of this machine.
+            "PYTHONPATH": os.pathsep.join(filter(None, map(str, paths))),
+            # Its domains are not domains of this machine.
             "XENMIG_RUN_DIR": str(Path(tempfile.gettempdir()) / f"xenmig-bench-claims-{os.getuid()}"),
         }
         return Remote("worker.py", environment)
@@ -83,3 +89,26 @@ class Stage:
                 f"left out: {memory_mib} MiB guests, as {needed} MiB are needed and {available} are free"
             )
         return available >= needed
+
+
+@contextmanager
+def set_up(library: Path, pairs: int, say: Callable[[str], None], *, quick: bool) -> Iterator[Stage]:
+    """Starts the process at the other end of sockets.
+
+    Args:
+        library: ``libfakexen.so``.
+        pairs: How often each engine runs for a row, beside the run that does not count.
+        say: Is told what is being measured.
+        quick: Small guests and few rounds: to see that it works, not how fast.
+    """
+    with Remote("peer.py", {}) as peer:
+        yield Stage(
+            library=library,
+            pairs=pairs,
+            sizes_mib=(4, 16) if quick else _SIZES_MIB,
+            middle_mib=4 if quick else 1024,
+            far_pfn=(1 << 20) - 1 if quick else _FAR_PFN,
+            dirty_rounds=5 if quick else 100,
+            peer=peer,
+            say=say,
+        )

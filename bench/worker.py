@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import dirty_rounds
+import policy_cost
 from channel import serve
 from peer import CHUNK_BYTES
 from tests.parity.fakexen import Fakexen
@@ -22,6 +23,7 @@ from tests.parity.protocol import RestoreOptions, SaveOptions
 from watch import Watch
 
 import xenmig
+from xenmig.sim import Domain, Host
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,6 +74,11 @@ class Work:
         self._libxc = Libxc(self._fakexen)
         self._xen = xenmig.Xen()
         self._junk = memoryview(os.urandom(CHUNK_BYTES))
+        self._simulated: tuple[Host, Domain] | None = None
+
+    def package(self) -> dict[str, Any]:
+        """Returns where xenmig was imported from, and whether it is a debug build."""
+        return {"file": xenmig.__file__, "debug": xenmig._native.DEBUG_BUILD}  # noqa: SLF001 - not in the API
 
     def create(self, **guest: Any) -> int:  # noqa: ANN401 - it is JSON
         """Makes a domain and returns its domid."""
@@ -135,6 +142,23 @@ class Work:
             "cpu_seconds": restored.cpu_seconds,
             "wrote": 0,
         }
+
+    def simulate(self, *, memory_mib: int) -> None:
+        """Makes an idle domain on a simulated host, for :meth:`save_simulated`."""
+        host = Host()
+        guest = host.create(memory=f"{memory_mib}M")
+        guest.fill()
+        self._simulated = host, guest
+
+    def save_simulated(self, fd: int, *, policy: bool) -> Timing:
+        """Saves the simulated domain, with a policy that ends the precopy after one round or without one."""
+        if self._simulated is None:
+            raise RuntimeError("there is no simulated domain")
+        host, guest = self._simulated
+        decide = policy_cost.trivial if policy else None
+        timing = _timed(lambda: xenmig.save(guest.domid, fd, host=host, policy=decide))
+        guest.resume()
+        return timing
 
     def peak(self, fd: int, *, job: str, **arguments: Any) -> int:  # noqa: ANN401 - it is JSON
         """Does a save or a restore, and returns the most memory that it added to this process, in bytes."""

@@ -5,12 +5,16 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+import xenmig
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -123,6 +127,15 @@ def test_debug_builds_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         build.check_extension()
 
 
+def test_the_quick_build_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    link = tmp_path / "__init__.py"
+    link.symlink_to(Path(__file__))
+    build = module("build")
+    monkeypatch.setattr(build.xenmig, "__file__", str(link))
+    with pytest.raises(build.DebugBuildError, match="make dev"):
+        build.check_extension()
+
+
 def test_jobs_take_turns_and_another_begins_each_time() -> None:
     calls: list[str] = []
 
@@ -143,7 +156,58 @@ def test_the_ratio_is_the_median_of_the_pairs() -> None:
     assert module("pairs").median_ratio([2, 10, 30], [1, 10, 10]) == 2
 
 
-def test_readme_has_the_figures_that_were_kept() -> None:
+def test_documents_have_the_figures_that_were_kept() -> None:
     markdown = module("markdown")
-    text = markdown.tables(json.loads(markdown.RESULTS.read_text(encoding="utf-8")))
-    assert text in (BENCH.parent / "README.md").read_text(encoding="utf-8")
+    blocks = markdown.blocks(json.loads(markdown.RESULTS.read_text(encoding="utf-8")))
+    assert {path.name for path in blocks} == {"README.md", "measured.md"}
+    for path, block in blocks.items():
+        assert block.count("\n|") > 5
+        assert block in path.read_text(encoding="utf-8")
+
+
+def test_only_a_whole_run_can_be_kept() -> None:
+    command = [sys.executable, str(BENCH / "run.py"), "--quick", "--keep"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert "--keep is for whole runs" in done.stderr
+
+
+def test_the_interval_of_a_median() -> None:
+    interval = module("pairs").interval
+    assert interval([3.0]) == (3.0, 3.0)
+    # Of ten values the second and the ninth: the chance that the median is outside is 2.1 %.
+    assert interval([float(n) for n in range(10, 0, -1)]) == (2.0, 9.0)
+
+
+@pytest.fixture
+def wheel(tmp_path: Path) -> Path:
+    """The package that is installed, as a wheel."""
+    package = Path(xenmig.__file__).parent
+    path = tmp_path / "base.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        # Also what make dev has linked.
+        for folder, _, names in os.walk(package, followlinks=True):
+            for name in names:
+                file = Path(folder) / name
+                archive.write(file.resolve(), Path("xenmig") / file.relative_to(package))
+    return path
+
+
+@pytest.mark.usefixtures("rows")
+def test_two_builds_are_compared(wheel: Path, tmp_path: Path) -> None:
+    command = [sys.executable, str(BENCH / "run.py"), "--quick", "--base", str(wheel)]
+    command += ["--rows", "live save, 4 MiB, /dev/null", "--rows", "restore, 4 MiB, tmpfs file"]
+    command += ["--results", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "rows are slower by more than 3%" in " ".join(done.stdout.split())
+    rows = json.loads((tmp_path / "compare.json").read_text())["rows"]
+    assert [(row["what"], row["through"]) for row in rows] == [
+        ("live save", "/dev/null"),
+        ("restore", "tmpfs file"),
+    ]
+    for row in rows:
+        ratios = [now / base for now, base in zip(row["head_seconds"], row["base_seconds"], strict=True)]
+        assert row["pairs"] == len(ratios) == 2
+        assert row["ratio"] == pytest.approx(sum(ratios) / 2)
+        assert row["low"] <= row["ratio"] <= row["high"]

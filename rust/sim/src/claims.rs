@@ -13,11 +13,11 @@ use crate::gate::lock;
 
 /// The claimed domains. Clones are the same set.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Claims(Arc<Mutex<BTreeSet<Domid>>>);
+pub(crate) struct Claims(Arc<Mutex<BTreeSet<Domid>>>);
 
 impl Claims {
     /// Claims a domain.
-    pub(super) fn take(&self, domid: Domid) -> Result<SaveClaim, ClaimError> {
+    pub(crate) fn take(&self, domid: Domid) -> Result<SaveClaim, ClaimError> {
         if lock(&self.0).insert(domid) {
             Ok(SaveClaim::new(Claimed { claims: self.clone(), domid }))
         } else {

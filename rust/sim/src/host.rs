@@ -22,7 +22,7 @@ use crate::{
 pub struct SimHost {
     pub(super) process: Process,
     domains: Arc<RwLock<BTreeMap<Domid, Arc<SimDomain>>>>,
-    pub(super) claims: Claims,
+    pub(crate) claims: Claims,
     machine_frames: u64,
     /// Made when the first PV guest is: nobody else has frames.
     machine: Arc<OnceLock<Arc<Machine>>>,

@@ -30,20 +30,20 @@ const STOCK_HELPER: &str = "libxl-save-helper";
 
 /// Where the locks are.
 #[derive(Clone, Debug)]
-pub(super) struct Claims {
+pub(crate) struct Claims {
     directory: PathBuf,
     processes: PathBuf,
 }
 
 impl Claims {
     /// Returns the directory that the environment names, or the usual one.
-    pub(super) fn from_environment() -> Self {
+    pub(crate) fn from_environment() -> Self {
         let named = env::var_os(RUN_DIRECTORY_VARIABLE).filter(|name| !name.is_empty());
         Self { directory: directory(named.as_deref()), processes: PathBuf::from("/proc") }
     }
 
     /// Claims a domain.
-    pub(super) fn take(&self, domid: Domid) -> Result<SaveClaim, ClaimError> {
+    pub(crate) fn take(&self, domid: Domid) -> Result<SaveClaim, ClaimError> {
         let file = self.open(domid)?;
         // SAFETY: the descriptor is open for as long as `file` lives.
         if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0 {
