@@ -6,8 +6,8 @@
     python examples/migrate_over_socket.py
 
 The two hosts are one process here, with a thread for the receiver: the interpreter is free while the engine
-works, so one process can serve many migrations. Between real hosts the socket must be protected, by TLS or
-ssh: a guest's memory goes through it as it is.
+works, so one process can serve many migrations. A guest's memory goes through the socket as it is. Between
+real hosts use an encrypted tunnel; the manual's page "Streams" shows how.
 """
 
 import socket

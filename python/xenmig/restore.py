@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from xenmig import _native
-from xenmig.descriptor import reading
+from xenmig.descriptor import opened
 from xenmig.host import native_host
 
 if TYPE_CHECKING:
@@ -47,12 +47,14 @@ def restore(  # noqa: PLR0913 - the optional ones are keywords
     The domain must be of the stream's kind: a PV domain for a PV guest, of either width; any other for an HVM
     or PVH guest. A PV guest's shared pages are not emptied: both sides find in them how far they had come.
 
-    Reading ends with the END record: what follows it in the file or connection is left there.
+    Reading ends with the END record. What follows it in the file or connection is read from there as usual:
+    ``source.tell()`` and ``source.read()`` continue after the stream.
 
     Args:
         domid: The empty domain.
-        source: Where the stream comes from: a file descriptor, or an open file, pipe or stream socket. It is
-            not closed.
+        source: Where the stream comes from: a file descriptor, a socket without TLS, or a binary file as
+            ``open()`` returns it. It is not closed. The manual's page "Streams" says how to decrypt or
+            decompress.
         host: The host that the domain is on.
         store_evtchn: The new domain's event channel to xenstore. Give this and the next, or neither.
         store_domid: The domain that xenstore runs in.
@@ -74,8 +76,10 @@ def restore(  # noqa: PLR0913 - the optional ones are keywords
         TransportError: `source` is closed, cannot carry a stream, or failed.
         HypercallError: The hypervisor refused a call; ``ESRCH`` if there is no such domain.
         DomainRefused: The domain cannot be restored into as it is, or is not of the stream's kind.
-        TypeError: An argument is of the wrong type.
-        ValueError: A number is out of range, or one event channel is given without the other.
+        TypeError: An argument is of the wrong type, or `source` is an object that would be bypassed: a TLS
+            socket, a compressing file.
+        ValueError: A number is out of range; one event channel is given without the other; or `source` is a
+            pipe or socket of which a file object has read ahead: open it with ``buffering=0``.
 
     Example:
         >>> import os, tempfile, xenmig
@@ -91,15 +95,17 @@ def restore(  # noqa: PLR0913 - the optional ones are keywords
         >>> copy.fingerprint() == guest.fingerprint()
         True
     """
-    return _native.restore(
-        native_host(host),
-        domid,
-        reading(source),
-        store_evtchn=store_evtchn,
-        store_domid=store_domid,
-        console_evtchn=console_evtchn,
-        console_domid=console_domid,
-        static_data_done=static_data_done,
-        on_progress=on_progress,
-        progress_interval_s=progress_interval_s,
-    )
+    native = native_host(host)
+    with opened("source", source) as descriptor:
+        return _native.restore(
+            native,
+            domid,
+            descriptor.fd,
+            store_evtchn=store_evtchn,
+            store_domid=store_domid,
+            console_evtchn=console_evtchn,
+            console_domid=console_domid,
+            static_data_done=static_data_done,
+            on_progress=on_progress,
+            progress_interval_s=progress_interval_s,
+        )

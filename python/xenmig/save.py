@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from xenmig import _native
-from xenmig.descriptor import writing
+from xenmig.descriptor import opened
 from xenmig.host import lifecycle, native_host
 from xenmig.policy import check_policy
 
@@ -57,8 +57,9 @@ def save(  # noqa: PLR0913 - the optional ones are keywords
 
     Args:
         domid: The domain.
-        out: Where the stream goes: a file descriptor, or an open file, pipe or stream socket. Bytes that a
-            file object has buffered are written first. It is not closed.
+        out: Where the stream goes: a file descriptor, a socket without TLS, or a binary file as ``open()``
+            returns it. What a file object has buffered is written first, and afterwards the object stands
+            after the stream. It is not closed. The manual's page "Streams" says how to encrypt or compress.
         host: The host that the domain is on.
         policy: Who decides, at each consult, whether the precopy goes on. ``None`` is libxc's own rule: stop
             below 50 dirty pages or after five rounds.
@@ -68,8 +69,7 @@ def save(  # noqa: PLR0913 - the optional ones are keywords
             libxc's byte for byte.
         live: ``False`` suspends the guest first and asks no policy.
         verify: Sends all memory once more at the end, for the receiver to compare. The guest is down for all
-            of
-            it: for debugging.
+            of it: for debugging. Only with ``live=True``.
         suspend: Suspends the guest and returns when it is suspended; called once. Default: the host's own
             way, on Xen :meth:`xenmig.Xen.suspend`.
         resume: Lets the guest go on after a failure that came after `suspend`. Default: the host's own way if
@@ -93,8 +93,9 @@ def save(  # noqa: PLR0913 - the optional ones are keywords
         GuestNotSuspended: `suspend` returned, but the guest is not suspended.
         SaveInProgress: Another save of the domain is under way.
         DomainRefused: The domain cannot be saved as it is.
-        TypeError: An argument is of the wrong type.
-        ValueError: A number or a name is out of range.
+        TypeError: An argument is of the wrong type, or `out` is an object that the stream would bypass: a TLS
+            socket, a compressing file.
+        ValueError: A number or a name is out of range, or `verify` is asked of a save that is not live.
 
     Example:
         >>> import tempfile, xenmig
@@ -108,24 +109,27 @@ def save(  # noqa: PLR0913 - the optional ones are keywords
         ('stop_and_copy', True)
     """
     native = native_host(host)
+    if verify and not live:
+        raise ValueError("verify=True needs live=True: a save that is not live sends each page once")
     if policy is not None:
         check_policy(policy)
     if suspend is None:
         suspend, own_resume = lifecycle(host, domid)
         resume = resume or own_resume
-    return _native.save(
-        native,
-        domid,
-        writing(out),
-        policy=policy,
-        consult=consult or ("round" if policy is None else "batch"),
-        live=live,
-        verify=verify,
-        skip_redirtied=skip_redirtied,
-        min_round_s=min_round_s,
-        progress_interval_s=progress_interval_s,
-        suspend=suspend,
-        resume=resume,
-        device_model_logdirty=device_model_logdirty,
-        on_progress=on_progress,
-    )
+    with opened("out", out) as descriptor:
+        return _native.save(
+            native,
+            domid,
+            descriptor.fd,
+            policy=policy,
+            consult=consult or ("round" if policy is None else "batch"),
+            live=live,
+            verify=verify,
+            skip_redirtied=skip_redirtied,
+            min_round_s=min_round_s,
+            progress_interval_s=progress_interval_s,
+            suspend=suspend,
+            resume=resume,
+            device_model_logdirty=device_model_logdirty,
+            on_progress=on_progress,
+        )

@@ -69,7 +69,7 @@ def test_a_stream_goes_to_and_comes_from_any_kind_of_file(
     out = OUTS[kind](tmp_path / "stream")
     save(domain.domid, out, host=host)
     os.close(out) if isinstance(out, int) else out.close()
-    source = (tmp_path / "stream").open("rb", buffering=0 if kind == "unbuffered" else -1)
+    source: Any = (tmp_path / "stream").open("rb", buffering=0 if kind == "unbuffered" else -1)
     restore(empty_domain.domid, source.fileno() if kind == "descriptor" else source, host=host)
     source.close()
     assert empty_domain.fingerprint() == domain.fingerprint()

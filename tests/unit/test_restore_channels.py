@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import tempfile
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -13,6 +13,7 @@ from xenmig.sim import Host
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from io import BufferedRandom
 
 CHANNELS: dict[str, Any] = {"store_evtchn": 11, "console_evtchn": 12}
 
@@ -24,7 +25,7 @@ def host() -> Host:
 
 
 @pytest.fixture
-def stream(host: Host) -> Iterator[IO[bytes]]:
+def stream(host: Host) -> Iterator[BufferedRandom]:
     """A stream of a guest, to be read."""
     guest = host.create(memory="64M", seed=5)
     with tempfile.TemporaryFile() as file:
@@ -33,20 +34,20 @@ def stream(host: Host) -> Iterator[IO[bytes]]:
         yield file
 
 
-def restore(host: Host, stream: IO[bytes], **keywords: Any) -> Any:  # noqa: ANN401 - those of xenmig.restore
+def restore(host: Host, stream: BufferedRandom, **keywords: Any) -> Any:  # noqa: ANN401 - those of xenmig.restore
     """Restores the stream into a new domain."""
     copy = host.create(memory="64M", populated=False)
     return xenmig.restore(copy.domid, stream, host=host, **keywords)
 
 
-def test_the_result_says_where_the_pages_are(host: Host, stream: IO[bytes]) -> None:
+def test_the_result_says_where_the_pages_are(host: Host, stream: BufferedRandom) -> None:
     result = restore(host, stream, **CHANNELS, store_domid=3, console_domid=4)
     assert (result.store_gfn, result.console_gfn) == (0xFEFFC, 0xFEFFB)
     assert result.to_dict()["store_gfn"] == result.store_gfn
 
 
 @pytest.mark.parametrize("name", CHANNELS)
-def test_one_channel_alone_is_a_mistake(host: Host, stream: IO[bytes], name: str) -> None:
+def test_one_channel_alone_is_a_mistake(host: Host, stream: BufferedRandom, name: str) -> None:
     with pytest.raises(ValueError, match="give both, or neither"):
         restore(host, stream, **{name: CHANNELS[name]})
     assert stream.tell() == 0
@@ -64,14 +65,14 @@ def test_one_channel_alone_is_a_mistake(host: Host, stream: IO[bytes], name: str
     ],
 )
 def test_arguments_that_make_no_sense(
-    *, host: Host, stream: IO[bytes], wrong: dict[str, Any], error: type[Exception], words: str
+    *, host: Host, stream: BufferedRandom, wrong: dict[str, Any], error: type[Exception], words: str
 ) -> None:
     with pytest.raises(error, match=words):
         restore(host, stream, **(CHANNELS | wrong))
     assert stream.tell() == 0
 
 
-def test_a_grant_table_that_cannot_be_written(host: Host, stream: IO[bytes]) -> None:
+def test_a_grant_table_that_cannot_be_written(host: Host, stream: BufferedRandom) -> None:
     copy = host.create(memory="64M", populated=False)
     copy.inject("errno", verb="seed_grants", errno=95)
     with pytest.raises(xenmig.HypercallError, match="grant table") as caught:
@@ -79,13 +80,13 @@ def test_a_grant_table_that_cannot_be_written(host: Host, stream: IO[bytes]) -> 
     assert caught.value.errno == 95
 
 
-def test_the_static_data_is_told_of(host: Host, stream: IO[bytes]) -> None:
+def test_the_static_data_is_told_of(host: Host, stream: BufferedRandom) -> None:
     heard: list[int] = []
     restore(host, stream, static_data_done=heard.append)
     assert heard == [0]
 
 
-def test_an_exception_of_the_callback_comes_out_unchanged(host: Host, stream: IO[bytes]) -> None:
+def test_an_exception_of_the_callback_comes_out_unchanged(host: Host, stream: BufferedRandom) -> None:
     raised = RuntimeError("no such policy")
 
     def refuse(_missing: int) -> None:
