@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! `restore`: from Python's arguments to the engine, and back with a result or an exception.
 //!
-//! What an exception of a restore does not have is the guest's state: the new domain has not run, and the old one is
-//! in other hands.
+//! The exceptions of a restore have no guest state: the new domain has not run, and the old one is not here.
+
+use std::io;
 
 use pyo3::{exceptions::PyValueError, intern, prelude::*};
 use xenmig_engine::{
     CallerError, Interrupt,
     restore::{
-        Channel, Channels, MissingPolicies, RestoreCaller, RestoreError, RestoreFailure, RestoreOptions,
-        RestoreProgress,
+        Channel, Channels, DomainChange, MissingPolicies, RestoreCaller, RestoreError, RestoreEvent,
+        RestoreFailure, RestoreOptions,
     },
 };
 use xenmig_hypervisor::{Errno, HypervisorError};
@@ -88,8 +89,10 @@ impl RestoreCaller for Receiver {
         attached(|py| static_data_done.call1(py, (bits,)).map(drop))
     }
 
-    fn progress(&mut self, progress: &RestoreProgress) -> Result<(), CallerError> {
-        let Some(on_progress) = &self.on_progress else { return Ok(()) };
+    fn observe(&mut self, event: &RestoreEvent) -> Result<(), CallerError> {
+        let (Some(on_progress), RestoreEvent::Progress(progress)) = (&self.on_progress, event) else {
+            return Ok(());
+        };
         attached(|py| on_progress.call1(py, (PyRestoreProgress(progress.clone()),)).map(drop))
     }
 }
@@ -102,10 +105,14 @@ impl Interrupt for Receiver {
 
 impl Raise for RestoreFailure {
     fn raise(self, py: Python<'_>) -> PyErr {
-        /// What it means that the hypervisor gave fewer pages than it was asked for.
+        /// The domain no longer exists.
+        const ESRCH: Errno = Errno(3);
+        /// The hypervisor gave fewer pages than it was asked for.
         const ENOMEM: Errno = Errno(12);
-        /// What it means that a frame has no place in the guest's structures.
+        /// A frame does not fit into the guest's structures.
         const ERANGE: Errno = Errno(34);
+        /// The sender has sent nothing for too long.
+        const ETIMEDOUT: i32 = 110;
         let Self { domid, bytes_read, error } = self;
         let nothing = Aftermath::default();
         let message = error.to_string();
@@ -128,6 +135,13 @@ impl Raise for RestoreFailure {
                 errors::hypercall(py, "foreign mapping", domid, errno, message, nothing)
             }
             RestoreError::Transport(source) => errors::transport(py, &source, message, nothing),
+            RestoreError::Stalled(_) => {
+                errors::transport(py, &io::Error::from_raw_os_error(ETIMEDOUT), message, nothing)
+            }
+            RestoreError::Changed { change: DomainChange::Destroyed, .. } => {
+                errors::hypercall(py, "getdomaininfo", domid, ESRCH, message, nothing)
+            }
+            RestoreError::Changed { .. } => errors::plain(py, "DomainRefused", &message, nothing),
             RestoreError::Refused { .. } => errors::plain(py, "DomainRefused", &message, nothing),
             RestoreError::Stream(error) => invalid(py, &message, error.offset()),
             RestoreError::Unsupported { offset, .. }

@@ -100,7 +100,25 @@ impl PageType {
     /// Says whether the page is a page table of a PV guest, pinned or not.
     #[must_use]
     pub const fn is_page_table(self) -> bool {
-        matches!(self.number() & 0x7, 1..=4) && !matches!(self, Self::Broken | Self::Xalloc | Self::Xtab)
+        self.table_level().is_some()
+    }
+
+    /// Returns the level of a page table, 1 to 4, pinned or not; `None` for other types.
+    #[must_use]
+    pub const fn table_level(self) -> Option<u8> {
+        match self {
+            Self::L1 | Self::L1Pinned => Some(1),
+            Self::L2 | Self::L2Pinned => Some(2),
+            Self::L3 | Self::L3Pinned => Some(3),
+            Self::L4 | Self::L4Pinned => Some(4),
+            Self::Notab | Self::Broken | Self::Xalloc | Self::Xtab => None,
+        }
+    }
+
+    /// Says whether the page is a pinned page table.
+    #[must_use]
+    pub const fn is_pinned(self) -> bool {
+        matches!(self, Self::L1Pinned | Self::L2Pinned | Self::L3Pinned | Self::L4Pinned)
     }
 }
 
@@ -158,5 +176,14 @@ mod tests {
         assert_eq!(empty, [PageType::Broken, PageType::Xalloc, PageType::Xtab]);
         assert!(PageType::Xalloc.is_populated() && !PageType::Xtab.is_populated());
         assert_eq!(PageType::ALL.into_iter().filter(|t| t.is_page_table()).count(), 8);
+    }
+
+    #[test]
+    fn a_pinned_table_is_of_the_level_of_its_plain_type() {
+        for kind in PageType::ALL.into_iter().filter(|kind| kind.is_page_table()) {
+            assert_eq!(kind.table_level(), Some(kind.number() & 7));
+            assert_eq!(kind.is_pinned(), kind.number() & 8 != 0);
+        }
+        assert!(PageType::ALL.into_iter().all(|kind| kind.is_page_table() || !kind.is_pinned()));
     }
 }

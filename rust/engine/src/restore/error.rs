@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! Why a restore failed. The variant is the step.
 
-use std::{fmt, io};
+use std::{fmt, io, time::Duration};
 
 use xenmig_hypervisor::{Errno, HypervisorError};
-use xenmig_stream::{RecordKind, StreamError};
+use xenmig_stream::{Record, RecordKind, StreamError};
 use xenmig_types::{Domid, Gfn, Pfn};
 
-use crate::CallerError;
+use super::named_page::NamedPage;
+use crate::{caller::CallerError, watch::Halt};
 
 /// The step of a restore that failed. Offsets count bytes from the start of the stream.
 #[derive(Debug, thiserror::Error)]
@@ -21,13 +22,24 @@ pub enum RestoreError {
     /// Reading the stream failed.
     #[error("reading the stream failed: {0}")]
     Transport(io::Error),
+    /// The sender has sent nothing for longer than [`RestoreOptions::stall_timeout`](super::RestoreOptions::stall_timeout).
+    #[error("the stream stalled: nothing came for {:.1} s", .0.as_secs_f64())]
+    Stalled(Duration),
+    /// The domain did not stay the empty, paused domain that it was.
+    #[error("domain {domid} {change} during the restore")]
+    Changed {
+        /// The domain.
+        domid: Domid,
+        /// What happened to it.
+        change: DomainChange,
+    },
     /// The caller interrupted the restore.
     #[error("interrupted: {0}")]
     Interrupted(CallerError),
-    /// The caller could not deal with what the static data lacks.
+    /// The caller's `static_data_done` failed.
     #[error("the static_data_done callback failed: {0}")]
     StaticData(CallerError),
-    /// The caller's progress callback failed.
+    /// The caller's observer failed.
     #[error("the progress callback failed: {0}")]
     Progress(CallerError),
     /// The domain or the stream is not of a kind that can be restored.
@@ -38,7 +50,7 @@ pub enum RestoreError {
         /// Why, and what to do about it.
         why: &'static str,
     },
-    /// A record of the format that this receiver does not take.
+    /// A valid record that cannot be restored, or not at this place.
     #[error("{kind} record at offset {offset}: {why}")]
     Unsupported {
         /// The record.
@@ -48,7 +60,7 @@ pub enum RestoreError {
         /// Why.
         why: &'static str,
     },
-    /// A pfn that no guest can have, or that is beyond the p2m of this one.
+    /// A pfn that no guest can have, or beyond the p2m of this one.
     #[error("PAGE_DATA record at offset {offset}: pfn {pfn} is beyond what the guest can address")]
     PfnTooHigh {
         /// Where the record begins.
@@ -56,8 +68,8 @@ pub enum RestoreError {
         /// The pfn.
         pfn: Pfn,
     },
-    /// A pfn that stands twice in one record.
-    #[error("PAGE_DATA record at offset {offset}: pfn {pfn} is in it twice")]
+    /// A pfn that occurs twice in one record.
+    #[error("PAGE_DATA record at offset {offset}: pfn {pfn} occurs twice")]
     PfnTwice {
         /// Where the record begins.
         offset: u64,
@@ -65,10 +77,7 @@ pub enum RestoreError {
         pfn: Pfn,
     },
     /// The hypervisor gave fewer pages than the guest has.
-    #[error(
-        "domain {domid} got {given} of {asked} pages, none at pfn {pfn}: the host or the domain's limit is exhausted, \
-         or there is a page already"
-    )]
+    #[error("domain {domid} got {given} of {asked} pages, none at pfn {pfn}: {why}")]
     Populate {
         /// The domain.
         domid: Domid,
@@ -78,8 +87,10 @@ pub enum RestoreError {
         given: u64,
         /// Pages of this batch that it needs.
         asked: u64,
+        /// Why it got no more.
+        why: &'static str,
     },
-    /// An entry of a page table that no guest can have.
+    /// A page table entry that no guest can have.
     #[error(
         "PAGE_DATA record at offset {offset}: entry {index} of the L{level} page table at pfn {pfn}, to pfn {to}, {why}"
     )]
@@ -97,7 +108,7 @@ pub enum RestoreError {
         /// What is wrong with it.
         why: &'static str,
     },
-    /// A page that a PV guest's state names is not there, or is not what it must be.
+    /// A page that a PV guest's state names is missing, or is not of the type that it must be.
     #[error("{what} is said to be pfn {pfn}, {why}")]
     Named {
         /// What the page is to the guest.
@@ -107,7 +118,7 @@ pub enum RestoreError {
         /// Why it cannot be that.
         why: &'static str,
     },
-    /// The hypervisor has a frame for the guest whose number the guest's page tables or structures have no room for.
+    /// The hypervisor gave a frame whose number does not fit into the guest's page tables or structures.
     #[error("frame {frame} is beyond what the guest can address")]
     FrameTooHigh {
         /// The frame.
@@ -133,9 +144,9 @@ pub enum RestoreError {
         /// What the hypervisor answered.
         error: HypervisorError,
     },
-    /// A page of xenstore's or of the console's that no grant can name.
+    /// The page of xenstore or of the console is at a frame that no grant can name.
     #[error(
-        "frame {gfn} of domain {domid}, a page of xenstore or of the console, says the stream, is beyond what a grant can name"
+        "the stream has the page of xenstore or of the console of domain {domid} at frame {gfn}, beyond what a grant can name"
     )]
     NoGrant {
         /// The domain.
@@ -143,8 +154,8 @@ pub enum RestoreError {
         /// The frame of the page.
         gfn: Gfn,
     },
-    /// Pages that were sent again are not as they were sent before.
-    #[error("{pages} pages of domain {domid} are not as the sender has them, the first at pfn {first}")]
+    /// Pages that were sent again differ from those that were restored.
+    #[error("{pages} pages of domain {domid} differ from the sender's, the first at pfn {first}")]
     Differs {
         /// The domain.
         domid: Domid,
@@ -153,59 +164,60 @@ pub enum RestoreError {
         /// The first of them, in the order of the stream.
         first: Pfn,
     },
-    /// The stream ended properly, but without a record that the guest cannot do without.
+    /// The stream ended properly, but lacks a record that the guest needs.
     #[error("the stream ended without a {0} record")]
     Missing(RecordKind),
 }
 
-/// What a page is to a PV guest's state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NamedPage {
-    /// The start info page.
-    StartInfo,
-    /// The page that the guest shares with xenstore.
-    Store,
-    /// The page that the guest shares with its console.
-    Console,
-    /// A page of a vCPU's GDT.
-    Gdt {
-        /// The vCPU's number.
-        vcpu: u32,
-        /// The page's number in the GDT.
-        index: u64,
-    },
-    /// A vCPU's page table of the top level.
-    Cr3 {
-        /// The vCPU's number.
-        vcpu: u32,
-    },
-    /// A vCPU's page table of the top level in user mode.
-    Cr1 {
-        /// The vCPU's number.
-        vcpu: u32,
-    },
-    /// A page of the p2m.
-    P2m {
-        /// Its number in the p2m.
-        index: usize,
-    },
+impl RestoreError {
+    /// Refuses a record of another kind of guest, which begins at `offset`.
+    pub(super) fn misplaced(record: &Record, offset: u64, why: &'static str) -> Result<(), Self> {
+        record.kind().map_or(Ok(()), |kind| Err(Self::Unsupported { kind, offset, why }))
+    }
+
+    /// Says whether it is about the domain: then what has become of the domain may be the cause.
+    pub(super) const fn is_of_the_domain(&self) -> bool {
+        matches!(
+            self,
+            Self::Hypervisor(HypervisorError::Call { .. })
+                | Self::Map { .. }
+                | Self::Populate { .. }
+                | Self::Param { .. }
+        )
+    }
 }
 
-impl fmt::Display for NamedPage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::StartInfo => write!(f, "the start info page"),
-            Self::Store => write!(f, "the page of xenstore"),
-            Self::Console => write!(f, "the page of the console"),
-            Self::Gdt { vcpu, index } => write!(f, "page {index} of vCPU {vcpu}'s GDT"),
-            Self::Cr3 { vcpu } => write!(f, "vCPU {vcpu}'s page table of the top level"),
-            Self::Cr1 { vcpu } => write!(f, "vCPU {vcpu}'s page table of the top level in user mode"),
-            Self::P2m { index } => write!(f, "page {index} of the p2m"),
+impl From<Halt> for RestoreError {
+    fn from(halt: Halt) -> Self {
+        match halt {
+            Halt::Interrupted(error) => Self::Interrupted(error),
+            Halt::Stalled(time) => Self::Stalled(time),
         }
     }
 }
 
-/// A restore that failed. The domain was not started and is of no use any more; nothing of it is mapped.
+/// What happened to a domain while it was restored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DomainChange {
+    /// It was destroyed.
+    Destroyed,
+    /// It was started before it was complete.
+    Started,
+    /// It was started and has shut down.
+    ShutDown,
+}
+
+impl fmt::Display for DomainChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Destroyed => "was destroyed",
+            Self::Started => "was started by another program",
+            Self::ShutDown => "was started by another program and shut down",
+        })
+    }
+}
+
+/// A restore that failed. The domain was not started and can only be destroyed; none of its pages is mapped.
 #[derive(Debug, thiserror::Error)]
 #[error("{error} (restoring domain {domid}, {bytes_read} bytes into the stream)")]
 pub struct RestoreFailure {

@@ -1,12 +1,21 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! The records that any guest has and that are not memory. CPU policy: applied at STATIC_DATA_END. TSC: as it comes.
+//! What does not depend on the guest's execution: the CPU policy, which is set at STATIC_DATA_END.
 
 use xenmig_stream::RecordKind;
-use xenmig_types::{CpuPolicy, TscInfo};
+use xenmig_types::CpuPolicy;
 
-use super::{Guest, MissingPolicies, Restore, RestoreError};
+use super::{error::RestoreError, target::Target};
 
-/// What the guest's execution does not change.
+/// What the stream's static data lacks. The domain keeps what it was created with, unless the caller sets it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MissingPolicies {
+    /// There was no CPUID policy.
+    pub cpuid: bool,
+    /// There was no MSR policy.
+    pub msrs: bool,
+}
+
+/// The static data that has come.
 #[derive(Debug, Default)]
 pub(super) struct StaticData {
     policy: CpuPolicy,
@@ -14,19 +23,21 @@ pub(super) struct StaticData {
 }
 
 impl StaticData {
+    /// Keeps a CPUID policy. `offset` is where its record begins.
     pub(super) fn set_cpuid(&mut self, leaves: Vec<u8>, offset: u64) -> Result<(), RestoreError> {
         self.expect_open(RecordKind::CpuidPolicy, offset)?;
         self.policy.cpuid = leaves;
         Ok(())
     }
 
+    /// Keeps an MSR policy. `offset` is where its record begins.
     pub(super) fn set_msrs(&mut self, entries: Vec<u8>, offset: u64) -> Result<(), RestoreError> {
         self.expect_open(RecordKind::MsrPolicy, offset)?;
         self.policy.msrs = entries;
         Ok(())
     }
 
-    /// A policy that comes too late would silently have no effect.
+    /// Refuses a record after STATIC_DATA_END: it would silently have no effect.
     pub(super) const fn expect_open(&self, kind: RecordKind, offset: u64) -> Result<(), RestoreError> {
         if self.ended {
             let why = "it belongs in front of STATIC_DATA_END";
@@ -34,25 +45,14 @@ impl StaticData {
         }
         Ok(())
     }
-}
 
-impl<G: Guest> Restore<'_, '_, G> {
-    pub(super) fn static_data_end(&mut self) -> Result<(), RestoreError> {
-        self.static_data.ended = true;
-        let policy = std::mem::take(&mut self.static_data.policy);
-        self.report.missing_cpuid_policy = policy.cpuid.is_empty();
-        self.report.missing_msr_policy = policy.msrs.is_empty();
-        let feed = self.reader.source_mut();
+    /// Ends the static data and sets the CPU policy if there is one.
+    pub(super) fn end(&mut self, target: &Target<'_>) -> Result<MissingPolicies, RestoreError> {
+        self.ended = true;
+        let policy = std::mem::take(&mut self.policy);
         if policy != CpuPolicy::default() {
-            feed.retry(|| self.host.set_cpu_policy(self.domid, &policy))?;
+            target.call(|host, domid| host.set_cpu_policy(domid, &policy))?;
         }
-        feed.static_data_done(MissingPolicies {
-            cpuid: policy.cpuid.is_empty(),
-            msrs: policy.msrs.is_empty(),
-        })
-    }
-
-    pub(super) fn tsc_info(&mut self, tsc: &TscInfo) -> Result<(), RestoreError> {
-        self.reader.source_mut().retry(|| self.host.set_tsc_info(self.domid, tsc))
+        Ok(MissingPolicies { cpuid: policy.cpuid.is_empty(), msrs: policy.msrs.is_empty() })
     }
 }

@@ -12,7 +12,8 @@ use std::{
 use xenmig_engine::{
     CallerError, Interrupt,
     restore::{
-        RestoreCaller, RestoreError, RestoreFailure, RestoreOptions, RestoreProgress, RestoreReport, restore,
+        RestoreCaller, RestoreError, RestoreEvent, RestoreFailure, RestoreOptions, RestoreProgress,
+        RestoreReport, restore,
     },
 };
 use xenmig_hypervisor::Source;
@@ -42,7 +43,8 @@ struct Counting {
 }
 
 impl RestoreCaller for Counting {
-    fn progress(&mut self, progress: &RestoreProgress) -> Result<(), CallerError> {
+    fn observe(&mut self, event: &RestoreEvent) -> Result<(), CallerError> {
+        let RestoreEvent::Progress(progress) = event else { return Ok(()) };
         self.progress.push(progress.clone());
         if self.fail_progress == Some(self.progress.len()) { Err(Enough.into()) } else { Ok(()) }
     }

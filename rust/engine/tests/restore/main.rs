@@ -7,16 +7,18 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::cast_possible_truncation,
-    reason = "a test that meets the unexpected shall panic"
+    reason = "a test panics on what it does not expect"
 )]
 
 mod build;
 mod caller;
 mod channels;
 mod domains;
+mod events;
 mod faults;
 mod hostile;
 mod memory;
 mod pv;
 mod state;
 mod verify;
+mod waiting;

@@ -63,3 +63,11 @@ fn a_page_that_only_this_side_has_is_taken_away() {
     assert_eq!((report.pages_depopulated, report.pages_verified), (1, 1));
     assert!(!domain.is_populated(Pfn(4)));
 }
+
+#[test]
+fn a_second_verify_does_not_forget_what_the_first_has_found() {
+    let (host, domain) = target();
+    let bytes = before().batch(&[(4, PageType::Notab, 0x44)]).with(encode::verify).pages(0..10);
+    let error = restore_into(&host, &domain, &bytes.context().end()).unwrap_err().error;
+    assert!(matches!(error, RestoreError::Differs { pages: 1, first: Pfn(4), .. }), "{error}");
+}
