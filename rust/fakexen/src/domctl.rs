@@ -133,7 +133,7 @@ fn page_types(domain: &Domain, body: u64) -> Answer {
     if asked.num > MAX_TYPES as u64 {
         return Err(libc::E2BIG);
     }
-    verb(domain.sim.door_begin(Verb::PageTypes))?;
+    verb(domain.sim.raw().begin(Verb::PageTypes))?;
     let mut buffer = [0_u64; MAX_TYPES];
     let frames = usize::try_from(asked.num).ok().and_then(|num| buffer.get_mut(..num)).unwrap_or_default();
     Memory::Hypercall.read_all(asked.array, frames)?;
@@ -148,8 +148,8 @@ fn page_types(domain: &Domain, body: u64) -> Answer {
 
 /// Returns at which pfn a domain has a frame, and of which type it is. Where it has none, the pfn says nothing.
 fn page_type(domain: &Domain, frame: u64) -> (u64, PageType) {
-    match domain.sim.door_type(Gfn(frame)) {
-        Some(kind) => (domain.sim.door_frame(Gfn(frame), false).unwrap_or(u64::MAX), kind),
+    match domain.sim.raw().frame_type(Gfn(frame)) {
+        Some(kind) => (domain.sim.raw().place(Gfn(frame), false).unwrap_or(u64::MAX), kind),
         None if domain.sim.is_populated(Pfn(frame)) => (frame, PageType::Notab),
         None => (frame, PageType::Xtab),
     }

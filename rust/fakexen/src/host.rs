@@ -105,7 +105,7 @@ fn prepare(sim: &SimDomain, spec: &Spec, policy: &Policy) -> Result<(), Failure>
         sim.fill(spec.seed);
     }
     if spec.warm {
-        sim.door_warm().map_err(|error| Failure::system("backing RAM with memory", &error))?;
+        sim.raw().warm().map_err(|error| Failure::system("backing RAM with memory", &error))?;
     }
     self::sim().set_cpu_policy(sim.domid(), &policy.serialise())?;
     // Now that the domain is there: a script may name entries of its page tables by what they lead to.

@@ -5,7 +5,7 @@
 //! Without a PV domain there is no such memory, and `EOPNOTSUPP`. Sources: `public/memory.h`, `public/xen.h`.
 
 use xenmig_hypervisor::{PinOp, PvVerbs};
-use xenmig_sim::DoorM2p;
+use xenmig_sim::RawM2p;
 use xenmig_types::{Gfn, PageType};
 
 use crate::{
@@ -25,12 +25,12 @@ const CHUNK_PAGES: u64 = 512;
 const MOST_OPS: u64 = 1 << 16;
 
 /// Returns the table.
-pub(crate) fn m2p() -> Option<DoorM2p> {
-    host::domids().into_iter().filter_map(host::domain).find_map(|domain| domain.sim.door_m2p())
+pub(crate) fn m2p() -> Option<RawM2p> {
+    host::domids().into_iter().filter_map(host::domain).find_map(|domain| domain.sim.raw().m2p())
 }
 
 /// Returns which page of the table a frame is.
-pub(crate) fn page(m2p: &DoorM2p, frame: u64) -> Option<u64> {
+pub(crate) fn page(m2p: &RawM2p, frame: u64) -> Option<u64> {
     let within = |first: &Gfn| frame.checked_sub(first.0).filter(|page| *page < CHUNK_PAGES);
     (0..).zip(&m2p.chunks).find_map(|(chunk, first)| Some(chunk * CHUNK_PAGES + within(first)?))
 }

@@ -8,7 +8,7 @@ use std::{
     os::fd::AsRawFd,
 };
 
-use xenmig_sim::{DoorM2p, Verb};
+use xenmig_sim::{RawM2p, Verb};
 use xenmig_types::{Gfn, PAGE_SIZE, Pfn};
 
 use crate::{
@@ -60,7 +60,7 @@ fn map(num: u32, domid: u16, address: u64, frames: u64, errors: Errors) -> Resul
             return Err(libc::EINVAL);
         }
         let protection = areas::claim(address, pages)?;
-        let number = domain.as_deref().map(|domain| domain.sim.door_begin(Verb::Map));
+        let number = domain.as_deref().map(|domain| domain.sim.raw().begin(Verb::Map));
         let number = number.transpose().map_err(|error| errno(&error))?;
         let mut batch = Batch {
             shown: match domain.as_deref() {
@@ -79,7 +79,7 @@ fn map(num: u32, domid: u16, address: u64, frames: u64, errors: Errors) -> Resul
         areas::fill(domid, address, pages, &batch.empty);
         faults::spend_map((pages - batch.empty.len()) as u64);
         if let (Some(domain), Some(number)) = (domain.as_deref(), number) {
-            domain.sim.door_mapped(number);
+            domain.sim.raw().mapped(number);
         }
         if batch.paged { Err(libc::ENOENT) } else { Ok(0) }
     })
@@ -94,10 +94,10 @@ enum Shown<'a> {
     /// A domain's.
     Domain(&'a Domain),
     /// Xen's machine-to-phys table.
-    Table(DoorM2p),
+    Table(RawM2p),
 }
 
-fn xens_table(domid: u16) -> Option<DoorM2p> {
+fn xens_table(domid: u16) -> Option<RawM2p> {
     (domid == machine::XEN).then(machine::m2p).flatten()
 }
 
@@ -158,7 +158,7 @@ impl Batch<'_> {
             Shown::Domain(domain) => domain,
         };
         let page = if domain.is_pv() {
-            domain.sim.door_frame(Gfn(frame), writes)
+            domain.sim.raw().place(Gfn(frame), writes)
         } else {
             Some(frame).filter(|pfn| domain.sim.is_populated(Pfn(*pfn)))
         };
@@ -190,7 +190,7 @@ impl Batch<'_> {
         let flags = libc::MAP_SHARED | libc::MAP_FIXED | libc::MAP_POPULATE;
         let memory = match &self.shown {
             Shown::Nothing => return libc::ESRCH,
-            Shown::Domain(domain) => domain.sim.door_memory().as_raw_fd(),
+            Shown::Domain(domain) => domain.sim.raw().memory().as_raw_fd(),
             Shown::Table(m2p) => m2p.file.as_raw_fd(),
         };
         let Ok(offset) = i64::try_from(page * PAGE_SIZE as u64) else { return libc::EINVAL };

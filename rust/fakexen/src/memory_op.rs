@@ -98,7 +98,7 @@ fn decrease(domain: &Domain, asked: &MemoryReservation) -> Answer {
         let gone = |gfn: &Gfn| host::sim().depopulate(domain.domid, &[*gfn]).is_ok();
         return extents(asked, false, |gfns| Ok(gfns.iter().take_while(|gfn| gone(gfn)).count()));
     }
-    domain.sim.door_begin(Verb::Depopulate).map_err(|error| errno(&error))?;
+    domain.sim.raw().begin(Verb::Depopulate).map_err(|error| errno(&error))?;
     let pages = 1_u64.checked_shl(asked.extent_order).ok_or(libc::EINVAL)?;
     let gone = |gfn: &Gfn| {
         let mut pages = (0..pages).map(|page| Pfn(gfn.0.wrapping_add(page)));

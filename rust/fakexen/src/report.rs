@@ -41,7 +41,7 @@ pub(crate) fn state(domain: &Domain) -> Result<Value, Failure> {
     let tsc = host.tsc_info(domid)?;
     let context = if is_pv { Vec::new() } else { host.hvm_context(domid)? };
     let policy = host.cpu_policy(domid)?;
-    let (logdirty_on, dirty) = sim.door_logdirty();
+    let (logdirty_on, dirty) = sim.raw().logdirty();
     let grants: [GrantEntry; GRANT_ENTRIES] = domain.grants.entries();
     Ok(json!({
         "domid": domid.get(),
@@ -49,7 +49,7 @@ pub(crate) fn state(domain: &Domain) -> Result<Value, Failure> {
         "shutdown_reason": reason,
         "memory_pages": sim.memory_pages(),
         "populated_pages": sim.populated_pages(),
-        "p2m_pages": sim.door_p2m_pages(),
+        "p2m_pages": sim.raw().p2m_pages(),
         "writes": sim.writes(),
         "logdirty_on": logdirty_on,
         "dirty_pages": dirty.dirty_count,
@@ -87,10 +87,10 @@ fn pv(domain: &Domain) -> Result<Value, Failure> {
 /// Returns a digest of a PV guest's shared info page.
 fn shared_info(domain: &Domain) -> Result<String, Failure> {
     let frame = Gfn(host::sim().domain_info(domain.domid)?.shared_info_frame);
-    let place = domain.sim.door_frame(frame, false).and_then(|page| i64::try_from(page).ok());
+    let place = domain.sim.raw().place(frame, false).and_then(|page| i64::try_from(page).ok());
     let place = place.ok_or_else(|| Failure::invalid("there is no shared info page"))?;
     let mut page = [0_u8; PAGE_SIZE];
-    let file = domain.sim.door_memory().as_raw_fd();
+    let file = domain.sim.raw().memory().as_raw_fd();
     // SAFETY: the buffer may be written.
     let read = unsafe { libc::pread(file, page.as_mut_ptr().cast(), PAGE_SIZE, place * PAGE_SIZE as i64) };
     if read == PAGE_SIZE as isize {
@@ -123,7 +123,7 @@ fn digest(bytes: &[u8]) -> String {
 fn memory(domain: &Domain) -> String {
     let mut hash = Xxh3::new();
     let mut page = [0; PAGE_SIZE];
-    for pfn in domain.sim.door_runs().flatten() {
+    for pfn in domain.sim.raw().runs().flatten() {
         // A page that is given back at this moment is none.
         if domain.sim.read_page(Pfn(pfn), &mut page).is_ok() {
             hash.update(&pfn.to_le_bytes());

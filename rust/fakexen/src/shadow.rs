@@ -45,7 +45,7 @@ fn fetch(domain: &Domain, body: u64, mut asked: ShadowOp, clean: Option<CleanPas
         return Err(libc::EINVAL);
     }
     let counts = if asked.dirty_bitmap == 0 {
-        domain.sim.door_fetch(clean, asked.pages, None).map_err(|error| errno(&error))?
+        domain.sim.raw().fetch(clean, asked.pages, None).map_err(|error| errno(&error))?
     } else {
         fetch_bitmap(domain, &asked, clean)?
     };
@@ -59,7 +59,7 @@ fn fetch(domain: &Domain, body: u64, mut asked: ShadowOp, clean: Option<CleanPas
 fn fetch_bitmap(domain: &Domain, asked: &ShadowOp, clean: Option<CleanPass>) -> Result<DirtyCounts, i32> {
     let fetch = |memory: Box<dyn BitmapMemory>| {
         let mut bitmap = DirtyBitmap::new(memory, asked.pages).ok_or(libc::EINVAL)?;
-        let counts = domain.sim.door_fetch(clean, asked.pages, Some(&mut bitmap));
+        let counts = domain.sim.raw().fetch(clean, asked.pages, Some(&mut bitmap));
         counts.map(|counts| (counts, bitmap)).map_err(|error| errno(&error))
     };
     let words = usize::try_from(asked.pages.div_ceil(64)).map_err(|_| libc::EINVAL)?;

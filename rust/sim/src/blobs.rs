@@ -8,7 +8,7 @@ use fastrand::Rng;
 use xenmig_hypervisor::{ReservedEntry, ReservedGrant};
 use xenmig_types::{CpuPolicy, Domid, Gfn, TscInfo};
 
-use crate::config::Blobs;
+use crate::domain_config::Blobs;
 
 /// `HVM_NR_PARAMS` of Xen 4.17.
 const HVM_NR_PARAMS: u32 = 39;

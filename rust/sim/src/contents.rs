@@ -7,7 +7,7 @@ use fastrand::Rng;
 use xenmig_hypervisor::{Access, PageBuffer, Process};
 use xenmig_types::{Gfn, PAGE_SIZE, PAGE_SIZE_U64, Pfn};
 
-use crate::{config::MAX_MEMORY_BYTES, domain::SimDomain, error::SimError, gate::lock, memory::Memory};
+use crate::{domain::SimDomain, domain_config::MAX_MEMORY_BYTES, error::SimError, gate::lock};
 
 /// Pages that are filled at a time.
 const CHUNK_PAGES: usize = 256;
@@ -140,15 +140,6 @@ impl SimDomain {
             Ok(image_bytes)
         }
     }
-}
-
-/// Copies a page of a domain's memory for its owner; zeros if there is none.
-pub(super) fn copy(memory: &Memory, page: Pfn) -> PageBuffer {
-    let mut contents = [0; PAGE_SIZE];
-    for (word, bytes) in (0..).zip(contents.as_chunks_mut::<8>().0) {
-        *bytes = memory.load(page, word).to_le_bytes();
-    }
-    contents
 }
 
 /// Reads until the buffer is full or the image ends; zeroes the rest of the buffer.

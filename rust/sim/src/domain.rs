@@ -15,17 +15,19 @@ use xenmig_types::{DomainState, Domid, PAGE_SIZE_U64, Pfn};
 
 use crate::{
     blobs::BlobState,
-    config::{DomainConfig, Layout, available_bytes},
     counters::{Calls, Counters, Verb},
+    domain_config::DomainConfig,
     error::SimError,
     gate::lock,
     guest::Guest,
     inject::{Fault, Faults},
+    layout::Layout,
     life::Life,
     machine::Machine,
-    pv::{CannotBoot, Churn, Churning, Pv, PvConfig},
+    memory::available_bytes,
+    pv::{CannotBoot, Churn, Churning, PvConfig, PvDomain},
     script::{Action, Script, When},
-    vcpu::Vcpus,
+    vcpu_threads::Vcpus,
     workload::{Plan, Workload},
 };
 
@@ -364,10 +366,10 @@ fn new_pv(
     pv: &PvConfig,
     layout: Layout,
     machine: &Arc<Machine>,
-) -> std::result::Result<Pv, SimError> {
+) -> std::result::Result<PvDomain, SimError> {
     // Two domains of one configuration, each the first on its host, must not have the same frames.
     machine.stir(config.seed << 1 | u64::from(config.populated));
-    Pv::new(machine, pv, layout.capacity(), config.vcpus, config.seed)
+    PvDomain::new(machine, pv, layout.capacity(), config.vcpus, config.seed)
         .map_err(SimError::system("reserving address space for the domain"))?
         .ok_or(SimError::NoFrames { domid, frames: machine.frames() })
 }

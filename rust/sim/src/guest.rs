@@ -13,11 +13,11 @@ use fastrand::Rng;
 use xenmig_types::Pfn;
 
 use crate::{
-    config::Layout,
     gate::Gate,
+    layout::Layout,
     logdirty::LogDirty,
     memory::{Memory, PAGE_WORDS},
-    pv::Pv,
+    pv::PvDomain,
     workload::WriteStream,
 };
 
@@ -32,7 +32,7 @@ pub(super) struct Guest {
     pub(super) gate: Gate,
     pub(super) layout: Layout,
     /// What a PV guest has beside.
-    pub(super) pv: Option<Pv>,
+    pub(super) pv: Option<PvDomain>,
     /// Pages that Xen keeps mapped, known once the domain has run.
     xen_mapped: OnceLock<Vec<Pfn>>,
     /// The next value to be written. No value is written twice.
@@ -42,7 +42,12 @@ pub(super) struct Guest {
 
 impl Guest {
     /// Makes the shared part of a domain without pages.
-    pub(super) fn new(layout: Layout, pv: Option<Pv>, vcpus: usize, logdirty_on: bool) -> io::Result<Self> {
+    pub(super) fn new(
+        layout: Layout,
+        pv: Option<PvDomain>,
+        vcpus: usize,
+        logdirty_on: bool,
+    ) -> io::Result<Self> {
         let capacity = layout.capacity();
         Ok(Self {
             memory: Arc::new(Memory::new(capacity, pv.is_some().into())?),

@@ -11,8 +11,8 @@ use xenmig_types::Domid;
 
 use crate::{
     claims::Claims,
-    config::DomainConfig,
     domain::SimDomain,
+    domain_config::DomainConfig,
     error::SimError,
     machine::{DEFAULT_FRAMES, Machine},
 };

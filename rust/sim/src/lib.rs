@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! DomainConfig ─> SimHost ─> SimDomain ─┬─ Guest: memory (memfd) · log-dirty bitmap · gate <─ vCPU threads
-//!                  │ │                  │    └─ Pv: mfns, page types, vCPUs · its kernel, in that memory
+//!                  │ │                  │    └─ PvDomain: mfns, page types, vCPUs · its kernel, in that memory
 //!                  │ └─ Machine: m2p    └─ blobs · script · faults · counters
 //!                  └─ verbs: impl Hypervisor
 //! ```
@@ -36,34 +36,40 @@
 mod bits;
 mod blobs;
 mod claims;
-mod config;
 mod contents;
 mod counters;
 mod domain;
+mod domain_config;
 mod error;
 mod fingerprint;
 mod gate;
 mod guest;
 mod host;
+mod hypervisor_verbs;
 mod inject;
+mod layout;
 mod life;
+mod lifecycle;
 mod logdirty;
 mod machine;
 mod memory;
 mod pv;
+#[cfg(feature = "raw-domains")]
+mod raw;
 mod region;
 mod script;
-mod vcpu;
-mod verbs;
+mod vcpu_threads;
 mod workload;
 
-pub use config::{Blobs, DomainConfig, MAX_MEMORY_BYTES, MAX_VCPUS};
 pub use counters::{Counters, Verb};
 pub use domain::SimDomain;
+pub use domain_config::{Blobs, DomainConfig, MAX_MEMORY_BYTES, MAX_VCPUS};
 pub use error::SimError;
 pub use fingerprint::Fingerprint;
 pub use host::SimHost;
 pub use inject::Fault;
-pub use pv::{Churn, DoorM2p, P2mForm, PteAt, PteChange, PvConfig, PvMap};
+pub use pv::{Churn, P2mForm, PteAt, PteChange, PvConfig, PvMap};
+#[cfg(feature = "raw-domains")]
+pub use raw::{RawDomain, RawM2p};
 pub use script::{Action, Script, When};
 pub use workload::{Phase, Workload};

@@ -11,10 +11,9 @@
 //! Frames that no guest has as a page of its p2m say [`INVALID_ENTRY`] in the table, as Xen's do.
 
 use std::{
-    fs::File,
     io::{self, Write as _},
     ops::Range,
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::AsFd,
     sync::{Arc, Mutex},
 };
 
@@ -60,7 +59,8 @@ pub(super) const INVALID_ENTRY: u64 = u64::MAX;
 #[derive(Debug)]
 pub(super) struct Machine {
     frames: u64,
-    file: File,
+    #[cfg(feature = "raw-domains")]
+    file: std::fs::File,
     m2p: Region,
     used: Bits,
     /// Frames in use; held by whoever takes frames or gives them back.
@@ -87,7 +87,14 @@ impl Machine {
         (0..bytes / CHUNK_BYTES).try_for_each(|_| file.write_all(&invalid))?;
         let m2p = Region::shared(file.as_fd(), bytes)?;
         let used = Bits::new(frames)?;
-        let machine = Self { frames, file, m2p, used, allocator: Mutex::new(Allocator::new()) };
+        let machine = Self {
+            frames,
+            #[cfg(feature = "raw-domains")]
+            file,
+            m2p,
+            used,
+            allocator: Mutex::new(Allocator::new()),
+        };
         let xen = machine.xen_first() + XEN_FRAMES;
         machine.used.assign(0..xen, true);
         lock(&machine.allocator).free = frames.saturating_sub(xen);
@@ -100,13 +107,15 @@ impl Machine {
     }
 
     /// Returns the first frame of each chunk of the m2p.
+    #[cfg(any(test, feature = "raw-domains"))]
     pub(super) fn m2p_chunks(&self) -> impl Iterator<Item = Gfn> + use<> {
         let chunks = self.frames.div_ceil(M2P_CHUNK_ENTRIES);
         (0..chunks).map(|chunk| Gfn(M2P_FIRST + chunk * M2P_CHUNK_FRAMES))
     }
 
     /// Returns the file that holds the m2p, chunk behind chunk.
-    pub(super) fn m2p_file(&self) -> BorrowedFd<'_> {
+    #[cfg(feature = "raw-domains")]
+    pub(super) fn m2p_file(&self) -> std::os::fd::BorrowedFd<'_> {
         self.file.as_fd()
     }
 

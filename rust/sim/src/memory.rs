@@ -8,12 +8,10 @@
 //! A PV guest's memory is indexed by pfn as well; `pv` knows the mfns. Behind its pages it has a few more, which are no
 //! pages of its p2m: its shared info page.
 
-mod door;
-
 use std::{
     collections::BTreeMap,
     ffi::CStr,
-    fs::File,
+    fs::{self, File},
     io,
     ops::Range,
     os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
@@ -24,7 +22,10 @@ use std::{
     },
 };
 
-use xenmig_hypervisor::{Access, Errno, ForeignPages};
+#[cfg(feature = "raw-domains")]
+use std::os::fd::BorrowedFd;
+
+use xenmig_hypervisor::{Access, Errno, ForeignPages, PageBuffer};
 use xenmig_types::{Gfn, PAGE_SIZE, PAGE_SIZE_U64, Pfn};
 
 use crate::{
@@ -164,6 +165,33 @@ impl Memory {
         unsafe { source.read_volatile() }
     }
 
+    /// Copies a page for its owner; zeros if there is none.
+    pub(super) fn copy(&self, page: Pfn) -> PageBuffer {
+        let mut contents = [0; PAGE_SIZE];
+        for (word, bytes) in (0..).zip(contents.as_chunks_mut::<8>().0) {
+            *bytes = self.load(page, word).to_le_bytes();
+        }
+        contents
+    }
+
+    /// Returns the file: page `pfn` is at offset `pfn * 4096`.
+    #[cfg(feature = "raw-domains")]
+    pub(super) fn file(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+
+    /// Gives memory to a run of pages, populated or not, whose contents stay as they are.
+    #[cfg(feature = "raw-domains")]
+    pub(super) fn warm(&self, pfns: Range<u64>) -> io::Result<()> {
+        let pages = index(pfns.end.saturating_sub(pfns.start));
+        let base = self.address(Pfn(pfns.start)).filter(|_| pfns.end <= self.populated.len());
+        let base = base.ok_or(io::ErrorKind::InvalidInput)?;
+        // SAFETY: the pages are inside the region; faulting them in changes no content.
+        let result =
+            unsafe { libc::madvise(base.as_ptr().cast(), pages * PAGE_SIZE, libc::MADV_POPULATE_WRITE) };
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
     /// Returns where the page at `pfn` is, or would be; `None` beyond the region.
     fn address(&self, pfn: Pfn) -> Option<NonNull<u8>> {
         if pfn.0 >= self.populated.len() + self.extra_pages {
@@ -275,4 +303,11 @@ pub(super) fn new_file(name: &CStr, bytes: u64) -> io::Result<File> {
     let file = File::from(unsafe { OwnedFd::from_raw_fd(fd) });
     file.set_len(bytes)?;
     Ok(file)
+}
+
+/// Returns how much memory the machine has for new users, in bytes; `None` if it does not say.
+pub(super) fn available_bytes() -> Option<u64> {
+    let meminfo = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }

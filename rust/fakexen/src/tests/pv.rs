@@ -201,5 +201,5 @@ fn page_tables_are_pinned_and_nothing_else_is() {
     assert_eq!(pin(1, table), Err(libc::EINVAL), "it is an L1 table");
     assert_eq!(pin(0, table), Ok(0));
     assert_eq!(page_types(domain.domid.get(), &[table]).unwrap(), [L1_PINNED]);
-    assert!(domain.sim.door_frame(Gfn(table), true).is_none());
+    assert!(domain.sim.raw().place(Gfn(table), true).is_none());
 }

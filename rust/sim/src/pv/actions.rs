@@ -14,37 +14,12 @@ use xenmig_types::{
 };
 
 use super::{
-    PvGuest, config,
+    PteAt, PteChange, PvGuest,
     kernel::{Kernel, Torn},
+    pv_config,
     tables::{SLOTS, entry, flag, level_of_type, pinned, type_of_level},
 };
 use crate::{gate::lock, machine::INVALID_ENTRY, memory, script::Action};
-
-/// Where an entry of a page table is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PteAt {
-    /// The page table.
-    pub table: Pfn,
-    /// Its slot, 0 to 511.
-    pub slot: u16,
-}
-
-/// What an entry of an L1 page table becomes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum PteChange {
-    /// Not present, and all zeros.
-    Clear,
-    /// It leads to this page, with the flags that it had; writable unless the page must not be.
-    Map(Pfn),
-    /// What it leads to was accessed and written, or that was forgotten.
-    Touch,
-}
-
-impl PteAt {
-    pub(super) fn new(table: Pfn, slot: u64) -> Self {
-        Self { table, slot: u16::try_from(slot).unwrap_or(u16::MAX) }
-    }
-}
 
 impl PvGuest<'_> {
     /// Does a step, if the guest has run and is awake. Says whether it was possible.
@@ -284,7 +259,7 @@ impl PvGuest<'_> {
     /// Gives the domain a page, which holds anything. Says whether that was possible.
     pub(super) fn get(&self, page: Pfn) -> bool {
         let memory = &self.guest.memory;
-        let possible = page.0 < config::MAX_PFNS
+        let possible = page.0 < pv_config::MAX_PFNS
             && memory.is_free(page, 1)
             && memory.total_pages() < self.guest.layout.max_pages();
         if !possible || self.pv.give(page).is_none() {
@@ -297,7 +272,7 @@ impl PvGuest<'_> {
     /// Makes the p2m so many entries longer, as far as there is room on its last page table.
     pub(super) fn grow_p2m(&self, kernel: &mut Kernel, pfns: u64) -> bool {
         let per_page = self.width().frames_per_page();
-        let Some(max_pfn) = self.max_pfn().checked_add(pfns).filter(|end| *end <= config::MAX_PFNS) else {
+        let Some(max_pfn) = self.max_pfn().checked_add(pfns).filter(|end| *end <= pv_config::MAX_PFNS) else {
             return false;
         };
         let known = kernel.p2m.leaves.len() as u64;

@@ -10,12 +10,11 @@ use xenmig_types::{
 
 use super::{
     P2mForm, PvConfig, PvGuest,
-    kernel::{direct_map, direct_pages, note, shared_info_address},
-    p2m::P2m,
+    kernel::{P2m, direct_map, direct_pages, note, shared_info_address},
+    pv_vcpu::{BootState, PvVcpu},
     tables::{SLOTS, entry, flag, pinned, slot_of, type_of_level, xen_slots},
-    vcpus::{self, Vcpu},
 };
-use crate::config::DomainConfig;
+use crate::domain_config::DomainConfig;
 
 /// Where the user's addresses begin, and how many pages are mapped there.
 const USER: u64 = 0x40_0000;
@@ -251,11 +250,16 @@ impl Builder<'_> {
     }
 
     /// Makes the vCPUs, each with a GDT of one to three pages.
-    fn vcpus(&mut self, domain: &DomainConfig, start_info: Pfn, user_root: Option<Pfn>) -> Option<Vec<Vcpu>> {
+    fn vcpus(
+        &mut self,
+        domain: &DomainConfig,
+        start_info: Pfn,
+        user_root: Option<Pfn>,
+    ) -> Option<Vec<PvVcpu>> {
         let mut vcpus = Vec::new();
         for number in 0..domain.vcpus {
             if self.config.offline_vcpus.contains(&number) {
-                vcpus.push(Vcpu::default());
+                vcpus.push(PvVcpu::default());
                 continue;
             }
             let mut gdt = Vec::new();
@@ -264,14 +268,14 @@ impl Builder<'_> {
                 gdt.push(self.frame(page)?);
                 self.gdts.push(page);
             }
-            let boot = vcpus::Boot {
+            let boot = BootState {
                 root: self.frame(self.root)?,
                 // A vCPU in the kernel may have no page tables for user mode.
                 user_root: if number % 4 == 3 { None } else { user_root.and_then(|root| self.frame(root)) },
                 start_info: self.frame(start_info)?,
                 gdt,
             };
-            vcpus.push(Vcpu::boot(self.config.width, number, &boot, self.config, &mut self.rng)?);
+            vcpus.push(PvVcpu::boot(self.config.width, number, &boot, self.config, &mut self.rng)?);
         }
         Some(vcpus)
     }

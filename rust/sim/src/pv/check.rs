@@ -10,8 +10,8 @@ use xenmig_types::{
 use super::{
     P2mForm, PteAt, PvGuest,
     kernel::Kernel,
+    pv_vcpu::Registers,
     tables::{SLOTS, flag, level_of_type},
-    vcpus::Registers,
 };
 use crate::{domain::SimDomain, error::SimError, gate::lock};
 

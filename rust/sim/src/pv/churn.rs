@@ -114,13 +114,6 @@ impl PvGuest<'_> {
     }
 }
 
-impl Kernel {
-    fn choose(&mut self, pages: &[Pfn]) -> Option<Pfn> {
-        let at = self.rng.usize(..pages.len().max(1));
-        pages.get(at).copied()
-    }
-}
-
 /// The running thread. It is joined by [`Churning::stop`].
 #[derive(Debug)]
 pub(crate) struct Churning {

@@ -11,8 +11,8 @@ use xenmig_types::{
     pv::{Field, Pte, shared_info, start_info},
 };
 
-use super::{P2mForm, PvGuest, kernel::Kernel, tables::level_of_type, vcpus::Registers};
-use crate::{contents, gate::lock};
+use super::{P2mForm, PvGuest, kernel::Kernel, pv_vcpu::Registers, tables::level_of_type};
+use crate::gate::lock;
 
 /// What an entry leads to that leads to the shared info page.
 const SHARED_INFO: u64 = 0xff_ffff_fff0;
@@ -142,7 +142,7 @@ impl Normaliser<'_> {
 
     fn shared_info(&self) -> Vec<u8> {
         let width = self.guest.width();
-        let page: PageBuffer = contents::copy(&self.guest.guest.memory, self.guest.shared_info());
+        let page: PageBuffer = self.guest.guest.memory.copy(self.guest.shared_info());
         let mut kept = vec![0; PAGE_SIZE];
         for range in [shared_info::VCPU_INFO, shared_info::arch(width)] {
             let pair = kept.get_mut(range.clone()).zip(page.get(range));

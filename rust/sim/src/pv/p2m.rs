@@ -12,37 +12,9 @@ use xenmig_types::{
 
 use super::{
     P2mForm, PvGuest,
-    kernel::Kernel,
+    kernel::{Kernel, P2m},
     tables::{SLOTS, entry, flag},
 };
-
-/// What the guest knows of its p2m.
-#[derive(Clone, Debug)]
-pub(super) struct P2m {
-    pub(super) form: P2mForm,
-    /// Where its page tables map it as a list.
-    pub(super) address: u64,
-    /// The leaves, in order.
-    pub(super) leaves: Vec<Pfn>,
-    /// The leaf without a page.
-    pub(super) missing: Pfn,
-    /// The root of the tree, and the page of the second level that leads to the missing leaf only.
-    pub(super) top: Pfn,
-    pub(super) mid_missing: Pfn,
-    /// The pages of the second level, in order.
-    pub(super) mids: Vec<Pfn>,
-}
-
-impl P2m {
-    /// Returns where a guest keeps room for its list, so that it begins at slot `first_slot` of that.
-    pub(super) const fn address(width: GuestWidth, first_slot: u16) -> u64 {
-        let base = match width {
-            GuestWidth::Bits64 => 0xffff_c900_0000_0000,
-            GuestWidth::Bits32 => 0xf000_0000,
-        };
-        base + ((first_slot as u64) << 21)
-    }
-}
 
 impl PvGuest<'_> {
     /// Returns an entry of a page of frame numbers.

@@ -1,10 +1,29 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! What tests ask of a PV domain: where its things are, and what stands there.
 
-use xenmig_types::{Gfn, Pfn, pv::Pte};
+use xenmig_types::{Gfn, PageType, Pfn, pv::Pte};
 
-use super::{PteAt, PvMap};
+use super::{PteAt, PvGuest};
 use crate::{domain::SimDomain, gate::lock};
+
+/// What a PV guest uses its pages for: for tests, which want to say what is to happen where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PvMap {
+    /// The start info page.
+    pub start_info: Pfn,
+    /// The page shared with xenstore.
+    pub store: Pfn,
+    /// The page shared with the console.
+    pub console: Pfn,
+    /// The pages of the p2m, in the order of the pfns that they are about; one of them may come more than once.
+    pub p2m_pages: Vec<Pfn>,
+    /// The pages of the vCPUs' GDTs.
+    pub gdts: Vec<Pfn>,
+    /// The page tables and their types.
+    pub tables: Vec<(Pfn, PageType)>,
+    /// The pages that the workload writes.
+    pub data: Vec<Pfn>,
+}
 
 impl SimDomain {
     /// Returns what a PV guest uses its pages for; `None` for other guests, and for one that never ran here.
@@ -30,5 +49,24 @@ impl SimDomain {
     #[must_use]
     pub fn frame_of(&self, pfn: Pfn) -> Option<Gfn> {
         self.guest.pv.as_ref()?.frame(pfn)
+    }
+}
+
+impl PvGuest<'_> {
+    /// Returns what the guest uses its pages for; `None` if it never ran here.
+    pub(super) fn map(&self) -> Option<PvMap> {
+        let known = lock(&self.pv.kernel);
+        let kernel = known.as_ref()?;
+        let pages = || self.guest.memory.runs(u64::MAX).flatten().map(Pfn);
+        let types = pages().map(|pfn| (pfn, self.pv.page_type(pfn)));
+        Some(PvMap {
+            start_info: kernel.start_info,
+            store: kernel.store,
+            console: kernel.console,
+            p2m_pages: kernel.p2m.leaves.clone(),
+            gdts: kernel.gdts.clone(),
+            tables: types.filter(|(_, kind)| kind.is_page_table()).collect(),
+            data: pages().filter(|pfn| self.pv.is_data(*pfn)).collect(),
+        })
     }
 }

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! How a simulated domain is made: what the user says, checked, and where its pages lie.
+//! How a simulated domain is made: what the user says, checked.
 
-use std::{fs, ops::Range};
+use std::ops::Range;
 
 use xenmig_types::{Domid, PAGE_SIZE_U64, TscInfo};
 
-use crate::{error::SimError, memory::Memory, pv::PvConfig, workload::Workload};
+use crate::{error::SimError, layout::Layout, pv::PvConfig, workload::Workload};
 
 /// The most memory that a simulated domain can have, in bytes: 64 GiB.
 pub const MAX_MEMORY_BYTES: u64 = 64 << 30;
@@ -13,13 +13,6 @@ pub const MAX_MEMORY_BYTES: u64 = 64 << 30;
 pub const MAX_VCPUS: u32 = 64;
 /// pfns lie below this: 16 TiB.
 const MAX_PFNS: u64 = 1 << 32;
-/// 4 GiB, in pages.
-const FOUR_GIB: u64 = 1 << 20;
-/// Where RAM ends below 4 GiB when special pages lie there.
-const LOW_RAM_END: u64 = 0xf0000;
-/// The special pages of a PVH guest: its p2m is 0xff000 pfns long, however little RAM it has.
-const SPECIAL_PAGES: Range<u64> = 0xfeff8..0xff000;
-
 /// How a domain is made. The default is a running domain of 64 MiB with one idle vCPU.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DomainConfig {
@@ -114,15 +107,6 @@ impl Default for Blobs {
     }
 }
 
-/// Where a domain's pages lie.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Layout {
-    /// Pages of RAM, holes included.
-    pub(super) ram_pages: u64,
-    special_pages: bool,
-    highest_pfn: Option<u64>,
-}
-
 impl DomainConfig {
     /// Checks everything and returns where the pages lie.
     pub(super) fn validate(&self) -> Result<Layout, SimError> {
@@ -153,60 +137,13 @@ impl DomainConfig {
         let ram_pages = bytes / PAGE_SIZE_U64;
         self.workload.validate(ram_pages)?;
         if let Some(pv) = &self.pv {
-            pv.validate(self, self.highest_pfn.unwrap_or(0).max(ram_pages - 1))?;
+            if self.special_pages {
+                return Err(SimError::invalid("a PV guest has no special pages: they are a PVH guest's"));
+            }
+            pv.validate(self.vcpus, self.highest_pfn.unwrap_or(0).max(ram_pages - 1))?;
         }
-        Ok(Layout { ram_pages, special_pages: self.special_pages, highest_pfn: self.highest_pfn })
+        Ok(Layout::new(ram_pages, self.special_pages, self.highest_pfn))
     }
-}
-
-impl Layout {
-    /// Returns the pfn of a RAM page.
-    pub(super) const fn ram_pfn(&self, page: u64) -> u64 {
-        if self.special_pages && page >= LOW_RAM_END { page - LOW_RAM_END + FOUR_GIB } else { page }
-    }
-
-    /// Says whether a page at this pfn is one of the special pages.
-    pub(super) fn is_special(&self, pfn: u64) -> bool {
-        self.special_pages && SPECIAL_PAGES.contains(&pfn)
-    }
-
-    /// Returns the pfn below which pages can be: what a restore may need, and the test's own page.
-    pub(super) fn capacity(&self) -> u64 {
-        (FOUR_GIB + self.ram_pages).max(self.highest_pfn.map_or(0, |pfn| pfn + 1))
-    }
-
-    /// Returns how many pages the domain may have.
-    pub(super) fn max_pages(&self) -> u64 {
-        self.ranges().map(|range| range.end - range.start).sum()
-    }
-
-    /// Gives the domain all its pages but the holes.
-    pub(super) fn populate(&self, memory: &Memory, holes: &[Range<u64>]) {
-        for range in self.ranges() {
-            memory.give_zeroed(range);
-        }
-        for hole in holes {
-            memory.take_untouched(hole.clone());
-        }
-        memory.note_highest();
-    }
-
-    /// Returns the ranges of pfns that have pages where there is no hole. They do not overlap.
-    fn ranges(&self) -> impl Iterator<Item = Range<u64>> {
-        let low_end = if self.special_pages { self.ram_pages.min(LOW_RAM_END) } else { self.ram_pages };
-        let high = FOUR_GIB..FOUR_GIB + (self.ram_pages - low_end);
-        let special = if self.special_pages { SPECIAL_PAGES } else { 0..0 };
-        let ranges = [0..low_end, special, high];
-        let extra = self.highest_pfn.filter(|pfn| ranges.iter().all(|range| !range.contains(pfn)));
-        ranges.into_iter().chain(extra.map(|pfn| pfn..pfn + 1))
-    }
-}
-
-/// Returns how much memory the machine has for new users, in bytes; `None` if it does not say.
-pub(super) fn available_bytes() -> Option<u64> {
-    let meminfo = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
 #[cfg(test)]
@@ -230,29 +167,5 @@ mod tests {
         assert!(refused(|config| config.holes = std::iter::once(5..5).collect()).contains("empty"));
         assert!(refused(|config| config.blobs.hvm_context_bytes = 7).contains("8 bytes"));
         assert!(refused(|config| config.blobs.msr_entries = usize::MAX).contains("65536"));
-    }
-
-    #[test]
-    fn ram_goes_around_the_special_pages() {
-        let config = DomainConfig { memory_bytes: 5 << 30, special_pages: true, ..DomainConfig::default() };
-        let layout = config.validate().unwrap();
-        assert_eq!(layout.ram_pfn(LOW_RAM_END - 1), LOW_RAM_END - 1);
-        assert_eq!(layout.ram_pfn(LOW_RAM_END), FOUR_GIB);
-        let memory = Memory::new(layout.capacity(), 0).unwrap();
-        layout.populate(&memory, &[]);
-        assert_eq!(memory.total_pages(), (5 << 18) + 8);
-        assert_eq!(memory.total_pages(), layout.max_pages());
-        assert_eq!(memory.p2m_pages(), layout.ram_pfn(layout.ram_pages - 1) + 1);
-        assert!(memory.populated().get(0xfeff8) && !memory.populated().get(0xff000));
-    }
-
-    #[test]
-    fn a_small_pvh_guest_has_a_p2m_of_almost_4_gib() {
-        let config = DomainConfig { memory_bytes: 128 << 20, special_pages: true, ..DomainConfig::default() };
-        let layout = config.validate().unwrap();
-        let memory = Memory::new(layout.capacity(), 0).unwrap();
-        layout.populate(&memory, &[]);
-        assert_eq!(memory.p2m_pages(), 1_044_480);
-        assert_eq!(memory.total_pages(), 32768 + 8);
     }
 }

@@ -3,10 +3,7 @@
 
 use xenmig_types::pv::GuestWidth;
 
-use crate::{
-    config::{DomainConfig, MAX_VCPUS},
-    error::SimError,
-};
+use crate::error::SimError;
 
 /// pfns of a PV guest lie below this: 128 GiB.
 pub(super) const MAX_PFNS: u64 = 1 << 25;
@@ -93,10 +90,7 @@ impl Default for PvConfig {
 
 impl PvConfig {
     /// Checks everything against the rest of the domain's configuration.
-    pub(crate) fn validate(&self, config: &DomainConfig, highest_pfn: u64) -> Result<(), SimError> {
-        if config.special_pages {
-            return Err(SimError::invalid("a PV guest has no special pages: they are a PVH guest's"));
-        }
+    pub(crate) fn validate(&self, vcpus: u32, highest_pfn: u64) -> Result<(), SimError> {
         if self.spare_pfns >= MAX_PFNS || highest_pfn + self.spare_pfns >= MAX_PFNS {
             return Err(SimError::invalid(format!("the pfns of a PV guest lie below {MAX_PFNS:#x}")));
         }
@@ -105,7 +99,7 @@ impl PvConfig {
         {
             return Err(SimError::invalid(format!("first_slot is {first_slot}: give 0 to {MAX_LIST_SLOT}")));
         }
-        if self.offline_vcpus.iter().any(|vcpu| !(1..config.vcpus.min(MAX_VCPUS)).contains(vcpu)) {
+        if self.offline_vcpus.iter().any(|vcpu| !(1..vcpus).contains(vcpu)) {
             return Err(SimError::invalid(
                 "offline vCPUs are numbers from 1 on, of vCPUs that the domain has",
             ));

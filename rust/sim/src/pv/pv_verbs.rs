@@ -8,22 +8,22 @@ use xenmig_hypervisor::{HypervisorError, M2p, PinOp, PvVerbs, Result};
 use xenmig_types::{Domid, Gfn, PageType, Pfn, VcpuPart, pv::GuestWidth};
 
 use super::{
-    Pv, PvGuest,
+    PvDomain, PvGuest,
     tables::{level_of_type, pinned, type_of_level},
 };
 use crate::{
-    SimHost,
     counters::Verb,
     domain::SimDomain,
     gate::lock,
+    host::SimHost,
+    hypervisor_verbs::{no_errno, require},
     memory::Memory,
-    verbs::{no_errno, require},
 };
 
 /// A frame that no domain has a page at.
 const NOWHERE: Gfn = Gfn(u64::MAX);
 
-impl Pv {
+impl PvDomain {
     /// Returns the frame of the shared info page.
     pub(crate) const fn shared_info_frame(&self) -> Gfn {
         self.shared_info
