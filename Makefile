@@ -12,6 +12,8 @@ PYTHON_FOLDERS := python tests bench examples scripts
 MIN_RUST := 1.88
 # What the real Xen is built and tested with. Without them everything but the real Xen works.
 XEN_PACKAGES := libxen-dev libclang-dev libxenmisc4.17 xen-utils-4.17
+# The one that is installed, or one that is compiled here once, which takes some minutes.
+DENY := $(or $(shell command -v cargo-deny),target/tools/bin/cargo-deny)
 # The image of the testbed, and what its last run brought back.
 TESTBED := target/testbed
 # Evaluated when it is needed: the packages may have been installed a moment ago.
@@ -29,7 +31,7 @@ LAYERS := unit stream style parity helper
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help tools demo dev test test-rust $(LAYERS:%=test-%) test-xen check check-format format lint types docs bench picture clean
+.PHONY: help tools demo dev test test-rust $(LAYERS:%=test-%) test-xen check check-format format lint types docs deny bench picture clean
 
 help: ## Explain the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,7 +67,7 @@ test-xen: $(VENV)/installed ## Run the tests on a real Xen, in a testbed under Q
 		--in pyproject.toml --in README.md --in examples=examples --in tests/xen=tests/xen --in py=$(TESTBED)/py -- \
 		env XENMIG_TESTBED=1 python3 -u -m pytest -m xen -p no:cacheprovider --durations=10 --junitxml=/out/junit.xml
 
-check: check-format lint types docs ## Run every check but the tests: format, lints, types, documentation
+check: check-format lint types docs deny ## Run every check but the tests: format, lints, types, documentation, licences
 
 format: $(VENV)/tools ## Format Rust and Python sources
 	cargo fmt --all
@@ -85,7 +87,10 @@ types: $(PACKAGE) ## Run mypy, and hold the stub of the extension against the ex
 
 docs: $(VENV)/tools ## Build the documentation
 	RUSTDOCFLAGS="-D warnings" cargo doc $(CRATES) --no-deps --locked --quiet
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+deny: $(DENY) ## Check licences, versions and sources of the dependencies (deny.toml)
+	$(DENY) --locked check licenses bans sources
 
 # Results go to target/bench. KEEP=1 also updates bench/results and the documents' tables. BASE=, a wheel or a commit,
 # compares with that build instead, in the rows whose names have the text ROWS (all); PAIRS= is the number of pairs.
@@ -117,3 +122,6 @@ $(VENV)/installed: $(VENV)/tools $(RUST_SOURCES) $(PYTHON_SOURCES)
 	$(BIN)/python -m pip install --quiet --force-reinstall --no-deps target/wheels/*.whl
 	$(BIN)/python -m pip install --quiet target/wheels/*.whl
 	@touch $@
+
+target/tools/bin/cargo-deny:
+	cargo install cargo-deny --locked --quiet --root target/tools

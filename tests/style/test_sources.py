@@ -4,27 +4,13 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
+from tests.style.tree import ROOT, sources
 
-ROOT = Path(__file__).parents[2]
 SPDX = "SPDX-License-Identifier: GPL-3.0-or-later"
 MOST_LINES = 400
-
-
-def sources(*endings: str) -> list[Path]:
-    """The files that git has, or would take, with these endings."""
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
-    files = [ROOT / name for name in listed.splitlines() if name.endswith(endings)]
-    return [file for file in files if file.exists()]
 
 
 def test_every_source_has_its_licence_on_top() -> None:
