@@ -189,7 +189,7 @@ def test_libxl_is_gone_before_complete_is_read(starter: Starter, helper: Path, t
     assert saved.process.wait(TIMEOUT_S) == 1
     # The stream is whole nevertheless, and so it is said where it can be.
     assert is_whole(tmp_path / "stream")
-    assert "domain 5 is saved" in saved.stderr
+    assert "save: Domain 5: saved: " in saved.stderr
     assert "domain 5 is suspended, and libxl, which was to resume it, has ended" in saved.stderr
 
 
@@ -215,6 +215,24 @@ def test_libxl_is_gone_from_the_start(starter: Starter, helper: Path, tmp_path: 
     saved.door.go()
     assert saved.process.wait(TIMEOUT_S) == 1
     assert (tmp_path / "stream").stat().st_size == 0
+
+
+def test_a_domain_that_vanishes(starter: Starter, helper: Path, tmp_path: Path) -> None:
+    """One sentence says so, and nothing else is said of the guest."""
+
+    def destroy(toolstack: Toolstack, _message: Message) -> None:
+        assert toolstack.door is not None
+        for kind in ("getdomaininfo", "shadow_off"):
+            toolstack.door.inject(fault="errno", kind=kind, errno=errno.ESRCH, times=99)
+        toolstack.reply(1)
+
+    with to_file(tmp_path / "stream") as fd:
+        saved = starter.save(helper, IDLE, fd).run({"suspend": destroy})
+    assert saved.completed == (-1, errno.ESRCH)
+    assert saved.logged("warning") == []
+    assert saved.logged("error") == [
+        "HypercallError: getdomaininfo of domain d5 failed: No such process; the guest is gone"
+    ]
 
 
 def test_messages_are_read_whole(starter: Starter, helper: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -27,6 +28,7 @@ CBFLAGS = 1 << 3 | 1 << 7
 RESTORE_CBFLAGS = 1 << 8 | 1 << 9
 STORE_EVTCHN, STORE_DOMID, CONSOLE_EVTCHN, CONSOLE_DOMID = 31, 3, 32, 4
 TIMEOUT_S = 20
+_FRONT = re.compile(r"(?:save|restore): Domain \d+: ")
 
 
 def restore_arguments(
@@ -135,12 +137,15 @@ class Toolstack:
         return found[0] if found else None
 
     def logged(self, level: str) -> list[str]:
-        """What was logged at a level."""
-        return [
+        """What was logged at a level, without the front by which libvirt's logger knows the domain."""
+        texts = [
             str(message.arguments[3])
             for message in self.messages
             if message.name == "log" and LEVELS[int(message.arguments[0])] == level
         ]
+        fronts = [_FRONT.match(text) for text in texts]
+        assert all(fronts), texts
+        return [text[front.end() :] for text, front in zip(texts, fronts, strict=True) if front]
 
     def close(self) -> None:
         """Ends the helper if it still runs, and closes everything."""

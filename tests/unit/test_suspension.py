@@ -101,6 +101,9 @@ def test_a_wait_that_is_interrupted_withdraws_the_request() -> None:
         ("paused", "unpause it first", "running"),
         ("shutdown", "but is shutdown", "unknown"),
         ("dying", "but is dying", "unknown"),
+        ("crash", "but has crashed", "unknown"),
+        ("reboot", "but has shut down to reboot", "unknown"),
+        ("gone", "but is gone", "unknown"),
     ],
 )
 def test_a_guest_that_cannot_suspend_is_not_waited_for(end: str, says: str, left: str) -> None:

@@ -54,7 +54,7 @@ def test_migrated_live(guest: Guest, toolstack: Toolstack, saver: HelperName, re
 
 def assert_saved_by(helper: HelperName, run: Finished, guest: Guest, domid: int, *, live: bool) -> None:
     """Asserts that a helper, and no other, has saved a guest, and all of it."""
-    assert (f"saves domain {domid}" in run.output) == (helper == "xenmig"), run.output
+    assert (f"xenmig: info: save: Domain {domid}: " in run.output) == (helper == "xenmig"), run.output
     if helper == "stock":
         assert run.log == []
         return
@@ -70,7 +70,10 @@ def assert_saved_by(helper: HelperName, run: Finished, guest: Guest, domid: int,
 
 def assert_restored_by(helper: HelperName, run: Finished, guest: Guest) -> None:
     """Asserts that a helper, and no other, has restored a guest, and found nothing to warn of."""
-    for text in (f"restores domain {guest.domid}", f"xenmig: info: domain {guest.domid} is restored: "):
+    for text in (
+        f"restore: Domain {guest.domid}: xenmig ",
+        f"xenmig: info: restore: Domain {guest.domid}: restored: ",
+    ):
         assert (text in run.output) == (helper == "xenmig"), run.output
     assert "xenmig: warning" not in run.output
     assert "xenmig: error" not in run.output

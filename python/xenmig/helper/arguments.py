@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from xenmig.helper.libxl import DEVICE_MODEL_BIT, STATIC_DATA_BIT, SUSPEND_BIT
 
-__all__ = ["RESTORE", "SAVE", "NotOurs", "RestoreRequest", "SaveRequest", "parse"]
+__all__ = ["RESTORE", "SAVE", "NotOurs", "RestoreRequest", "SaveRequest", "parse", "subject"]
 
 SAVE, RESTORE = "--save-domain", "--restore-domain"
 #: ``XCFLAGS_LIVE``, ``XCFLAGS_DEBUG`` and ``XC_STREAM_PLAIN`` of ``xenguest.h``.
@@ -91,6 +91,21 @@ def parse(arguments: list[str]) -> SaveRequest | RestoreRequest:
     if len(numbers) != wanted:
         raise NotOurs(f"{mode} has {len(numbers)} arguments instead of {wanted}")
     return _save(numbers) if mode == SAVE else _restore(numbers)
+
+
+def subject(arguments: list[str]) -> str:
+    """Returns what the work is and on which domain, for log lines; nothing if that cannot be told.
+
+    A colon before and after ``Domain N`` is how libvirt's logger finds the log of the domain that a line is
+    about (``libxl_logger.c``, ``libvirt_vmessage()``).
+
+    Example:
+        >>> subject(["--save-domain", "15", "11", "3", "1", "136", "0"])
+        'save: Domain 3'
+    """
+    work = {SAVE: "save", RESTORE: "restore"}.get(arguments[0] if arguments else "")
+    domid = arguments[3] if len(arguments) > 3 else ""
+    return f"{work}: Domain {domid}" if work and domid.isascii() and domid.isdigit() else ""
 
 
 def _save(numbers: list[int]) -> SaveRequest:

@@ -64,9 +64,19 @@ class LibxlRefused(XenmigError):  # noqa: N818 - it names what libxl did
 class Libxl:
     """The toolstack that has started this helper."""
 
-    def __init__(self, channel: Channel) -> None:
-        """Talks to it through a channel."""
+    def __init__(self, channel: Channel, subject: str = "") -> None:
+        """Talks to it through a channel.
+
+        Args:
+            channel: The pipes.
+            subject: What stands at the front of each log line.
+        """
         self._channel = channel
+        self._subject = subject
+
+    def line(self, text: str) -> str:
+        """Returns a text as it is logged."""
+        return f"{self._subject}: {text}" if self._subject else text
 
     def log(self, level: Level, text: str) -> None:
         """Has a line logged, which xl prints on its standard error.
@@ -75,7 +85,7 @@ class Libxl:
             LibxlGone: Nobody reads it.
         """
         numbers = struct.pack("=HII", _LOG, level, _NO_ERRNO)
-        self._channel.send(numbers + _string(_CONTEXT) + _string(text))
+        self._channel.send(numbers + _string(_CONTEXT) + _string(self.line(text)))
 
     def progress(self, doing: str, done: int, total: int) -> None:
         """Has the progress shown, as ``doing: done/total percent``.

@@ -12,6 +12,7 @@ from xenmig.errors import DomainRefused, PolicyAbort, PolicyError, XenmigError
 from xenmig.helper.channel import LibxlGone
 from xenmig.helper.signals import Interrupted
 from xenmig.progress_text import format_bytes
+from xenmig.xen.state import describe_state
 
 if TYPE_CHECKING:
     from xenmig._native import RestoreResult, SaveResult
@@ -38,7 +39,7 @@ def saved(result: SaveResult) -> str:
     rate = result.bytes_sent / result.elapsed_s if result.elapsed_s > 0 else 0.0
     rounds = f"{result.rounds} round{'s' if result.rounds != 1 else ''}" if result.live else "not live"
     text = (
-        f"domain {result.domid} is saved: {rounds}, {result.pages_sent:,} pages, "
+        f"saved: {rounds}, {result.pages_sent:,} pages, "
         f"{format_bytes(result.bytes_sent)} in {result.elapsed_s:.2f} s ({format_bytes(rate)}/s), "
         f"suspended for {result.downtime_ms:,.0f} ms up to the last byte"
     )
@@ -53,7 +54,7 @@ def restored(result: RestoreResult) -> str:
     """
     rate = result.bytes_received / result.elapsed_s if result.elapsed_s > 0 else 0.0
     text = (
-        f"domain {result.domid} is restored: {result.pages_received:,} pages, "
+        f"restored: {result.pages_received:,} pages, "
         f"{format_bytes(result.bytes_received)} in {result.elapsed_s:.2f} s ({format_bytes(rate)}/s), "
         f"{result.superpages:,} superpages"
     )
@@ -69,12 +70,14 @@ class Failure:
         guest_state: What the guest does, ``None`` if it was not even looked at.
         of_policy: Whether it is the policy's own exception.
         restoring: The domain that was to be restored, if one was.
+        ended: How the domain has ended, if it has, as :func:`xenmig.xen.state.state_now` puts it.
     """
 
     error: BaseException
     guest_state: GuestState | None = None
     of_policy: bool = False
     restoring: int | None = None
+    ended: str | None = None
 
     @property
     def errno(self) -> int:
@@ -99,7 +102,9 @@ class Failure:
     def warnings(self) -> list[str]:
         """What else went wrong while cleaning up."""
         if isinstance(self.error, XenmigError):
-            return list(self.error.warnings)
+            # How the guest ended is said with the reason.
+            told = ("the domain is gone", "the guest is gone") if self.ended else ()
+            return [warning for warning in self.error.warnings if not warning.startswith(told)]
         return [note.removeprefix("xenmig: ") for note in getattr(self.error, "__notes__", ())]
 
     @property
@@ -121,7 +126,8 @@ class Failure:
         reason = f"{type(self.error).__name__}: {text}" if text else type(self.error).__name__
         if self.restoring is not None:
             return f"{reason}; domain {self.restoring} is not whole, and the toolstack is to destroy it"
-        return f"{reason}{where}; {_GUEST[self.guest_state]}"
+        guest = f"the guest {describe_state(self.ended)}" if self.ended else _GUEST[self.guest_state]
+        return f"{reason}{where}; {guest}"
 
     def to_dict(self) -> dict[str, Any]:
         """Returns it for the run log."""

@@ -13,6 +13,7 @@ from xenmig.helper.outcome import Failure
 from xenmig.helper.signals import Interrupted, uninterrupted
 from xenmig.progress_text import describe, describe_briefly
 from xenmig.save import save as xenmig_save
+from xenmig.xen.state import state_now
 
 if TYPE_CHECKING:
     from xenmig._native import PrecopyStats, SaveResult
@@ -82,17 +83,21 @@ class Save:
     @uninterrupted
     def _failure(self, error: BaseException, policy: _WatchedPolicy | None) -> Failure:
         of_policy = policy is not None and error is policy.failed and not isinstance(error, Interrupted)
-        state = error.guest_state if isinstance(error, XenmigError) else None
-        return Failure(error, state or self._guest_state(), of_policy=of_policy)
+        known = error.guest_state if isinstance(error, XenmigError) else None
+        if known in {None, "unknown"}:
+            found, ended = self._look_at_guest()
+            return Failure(error, known or found, of_policy=of_policy, ended=ended)
+        return Failure(error, known, of_policy=of_policy)
 
-    def _guest_state(self) -> GuestState:
+    def _look_at_guest(self) -> tuple[GuestState, str | None]:
+        """Returns what the guest does, and how it has ended if it has."""
         try:
-            state = self.host.domain_info(self.request.domid)["state"]
+            state = state_now(lambda: self.host.domain_info(self.request.domid))
         except HypercallError:
-            return "unknown"
+            return "unknown", None
         if state in {"running", "paused"}:
-            return "running"
-        return "suspended" if state == "suspended" else "unknown"
+            return "running", None
+        return ("suspended", None) if state == "suspended" else ("unknown", state)
 
 
 class _WatchedPolicy:

@@ -53,7 +53,7 @@ class Start:
         """Takes what libxl has started it with."""
         self._arguments = arguments
         self._channel = channel
-        self._libxl = Libxl(channel)
+        self._libxl = Libxl(channel, libxl_arguments.subject(arguments))
         self._signals = signals
         self._configuration = Configuration()
         self._restoring: int | None = None
@@ -120,7 +120,7 @@ class Start:
 
     def _announce(self, task: Save | Restore) -> None:
         if isinstance(task, Restore):
-            self._libxl.log(Level.INFO, f"xenmig {__version__} restores domain {task.request.domid}")
+            self._libxl.log(Level.INFO, f"xenmig {__version__}")
             return
         save = task
         policy = self._configuration.policy or "libxc's own"
@@ -128,7 +128,7 @@ class Start:
         consult = save.consult or ("round" if save.policy is None else "batch")
         self._entry |= {"policy": self._configuration.policy, "consult": consult}
         asked = f", policy {policy}, consult {consult}" if save.request.live else ""
-        self._libxl.log(Level.INFO, f"xenmig {__version__} saves domain {save.request.domid}, {how}{asked}")
+        self._libxl.log(Level.INFO, f"xenmig {__version__}, {how}{asked}")
 
     def _read_what_makes_sense(self) -> None:
         """Reads the configuration for a restore: a file that is wrong must not stop guests from coming in."""
@@ -176,18 +176,27 @@ class Start:
                 self._write_run_log(entry | {"warnings": list(warnings)})
             for level, text in lines:
                 self._libxl.log(level, text)
-            if isinstance(outcome, RestoreResult):
-                # 0 is what libxl's own helper says of a page that the stream does not name.
-                self._libxl.restore_results(outcome.store_gfn or 0, outcome.console_gfn or 0)
+            if self._restoring is not None:
+                self._send_results(outcome)
             self._libxl.complete(number)
         except LibxlGone as gone:
-            self._print(f"{gone}; {'; '.join(text for _, text in lines)}")
+            self._print(f"{gone}; {self._libxl.line('; '.join(text for _, text in lines))}")
             if self._restoring is not None:
                 self._print(orphan.destroy(self._restoring))
             elif not isinstance(outcome, RestoreResult) and outcome.guest_state == "suspended":
                 self._print(orphan.resume(self._entry["domid"]))
             return 1
         return 0
+
+    def _send_results(self, outcome: SaveResult | RestoreResult | Failure) -> None:
+        """Sends the results that libxl waits for after every restore. Of one that failed they mean nothing.
+
+        0 is what libxl's own helper says of a page that it does not know.
+        """
+        store_gfn = console_gfn = None
+        if isinstance(outcome, RestoreResult):
+            store_gfn, console_gfn = outcome.store_gfn, outcome.console_gfn
+        self._libxl.restore_results(store_gfn or 0, console_gfn or 0)
 
     @staticmethod
     def _print(text: str) -> None:

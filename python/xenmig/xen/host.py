@@ -6,7 +6,8 @@ from __future__ import annotations
 from typing import Any
 
 from xenmig._native import XenHost
-from xenmig.errors import DomainRefused
+from xenmig.errors import DomainRefused, GuestNotSuspended
+from xenmig.xen.state import describe_state, state_now, state_of
 from xenmig.xen.suspension import ask_to_suspend, wait_until_suspended
 from xenmig.xen.xenstore import Xenstore
 
@@ -42,7 +43,9 @@ class Xen:
     def domain_info(self, domid: int) -> dict[str, Any]:
         """Returns what the hypervisor says of a domain.
 
-        The keys are ``domid``, ``kind``, ``state``, ``total_pages`` and ``max_pages``.
+        The keys are ``domid``, ``kind``, ``state``, ``shutdown_reason``, ``total_pages`` and ``max_pages``.
+        The reason is ``"poweroff"``, ``"reboot"``, ``"crash"``, ``"watchdog"`` or ``"soft_reset"`` if the
+        domain has shut down for it, else ``None``.
 
         Raises:
             HypercallError: There is no such domain (``ESRCH``), or the hypervisor refuses to say.
@@ -63,7 +66,8 @@ class Xen:
 
         Raises:
             GuestSuspendTimeout: It did not suspend in time.
-            GuestNotSuspended: It is paused, or shut down for another reason.
+            GuestNotSuspended: It is paused, or it has ended: it crashed, shut down or was destroyed. That is
+                noticed at once.
             DomainRefused: It is the control domain.
             HypercallError: There is no such domain (``ESRCH``), or the hypervisor refused.
             XenUnavailable: libxenstore is not installed.
@@ -71,12 +75,17 @@ class Xen:
         """
 
         def state() -> str:
-            return str(self._native.domain_info(domid)["state"])
+            return state_now(lambda: self.domain_info(domid))
 
         if domid == 0:
             raise DomainRefused("d0 is the control domain: it would take the whole machine to sleep")
-        if state() == "suspended":
+        before = state_of(self.domain_info(domid))
+        if before == "suspended":
             return
+        if before not in {"running", "paused"}:
+            raise GuestNotSuspended(
+                f"d{domid} cannot be suspended: it {describe_state(before)}", guest_state="unknown"
+            )
         if not self._native.has_pv_drivers(domid):
             self._native.suspend(domid)
             wait_until_suspended(domid, state, timeout_s=timeout_s)

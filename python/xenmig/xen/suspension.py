@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING, Protocol
 
 from xenmig.errors import GuestNotSuspended, GuestSuspendTimeout
+from xenmig.xen.state import describe_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,7 +47,7 @@ def ask_to_suspend(store: Store, domid: int, state: Callable[[], str], *, timeou
     Args:
         store: Xenstore.
         domid: The domain.
-        state: Returns the domain's state, as :meth:`xenmig.Xen.domain_info` has it.
+        state: Returns the domain's state, as :func:`xenmig.xen.state.state_now` does.
         timeout_s: How long to wait, in seconds.
 
     Raises:
@@ -88,7 +89,9 @@ def wait_until_suspended(domid: int, state: Callable[[], str], *, timeout_s: flo
                 f"d{domid} is paused and cannot suspend: unpause it first", guest_state="running"
             )
         if now != "running":
-            raise GuestNotSuspended(f"d{domid} was to suspend, but is {now}", guest_state="unknown")
+            raise GuestNotSuspended(
+                f"d{domid} was to suspend, but {describe_state(now)}", guest_state="unknown"
+            )
         if time.monotonic() >= deadline:
             raise GuestSuspendTimeout(
                 f"d{domid} has not suspended within {timeout_s:g} s", guest_state="running"

@@ -14,6 +14,10 @@ use crate::{
     errors::{self, Aftermath},
 };
 
+/// Why a domain has shut down, by `SHUTDOWN_*` of `public/sched.h`; to be saved (2) is a state of its own.
+const SHUTDOWN_REASONS: [Option<&str>; 6] =
+    [Some("poweroff"), Some("reboot"), None, Some("crash"), Some("watchdog"), Some("soft_reset")];
+
 /// The Xen that this machine runs under.
 #[pyclass(frozen, module = "xenmig._native", name = "XenHost")]
 #[derive(Debug)]
@@ -94,6 +98,11 @@ impl PyXenHost {
             DomainState::Dying => "dying",
         };
         result.set_item("state", state)?;
+        let reason = match info.state {
+            DomainState::Shutdown { reason } => SHUTDOWN_REASONS.get(usize::from(reason)).copied().flatten(),
+            _ => None,
+        };
+        result.set_item("shutdown_reason", reason)?;
         result.set_item("total_pages", info.total_pages)?;
         result.set_item("max_pages", info.max_pages)?;
         Ok(result)
