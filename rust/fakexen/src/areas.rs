@@ -15,10 +15,11 @@ use std::{
 use xenmig_types::PAGE_SIZE;
 
 use crate::{
+    c_library,
     devices::Device,
     faults,
     kinds::Kind,
-    next, process,
+    process,
     tally::{self, Scope},
     trace::trace,
 };
@@ -125,9 +126,9 @@ pub(crate) unsafe fn map_device(
         forget(address as usize, length);
     }
     // SAFETY: as the caller of this function says.
-    let base = unsafe { next::MMAP.get()(address, length, protection_now, flags, -1, 0) };
+    let base = unsafe { c_library::MMAP.get()(address, length, protection_now, flags, -1, 0) };
     if base == libc::MAP_FAILED {
-        return Err(next::errno());
+        return Err(c_library::errno());
     }
     let start = base as usize;
     let end = start + length.next_multiple_of(PAGE_SIZE);

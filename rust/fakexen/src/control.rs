@@ -13,10 +13,12 @@ use std::{
 use xenmig_types::{PAGE_SIZE, Pfn};
 
 use crate::{
-    areas, faults,
+    areas,
+    failure::Failure,
+    faults,
     host::{self, Domain},
     process, report,
-    spec::{Failure, Spec, WorkloadSpec},
+    spec::{Spec, WorkloadSpec},
     tally,
 };
 

@@ -14,8 +14,9 @@ use std::{
 };
 
 use crate::{
+    c_library,
     kinds::Kind,
-    next, process,
+    process,
     tally::{self, Scope},
     trace::trace,
 };
@@ -94,20 +95,20 @@ pub(crate) fn open(device: Device, flags: c_int) -> Result<c_int, i32> {
     }
     let null = c"/dev/null".as_ptr();
     // SAFETY: a C string.
-    let null = unsafe { next::OPEN64.get()(null, libc::O_RDWR | libc::O_CLOEXEC, 0) };
+    let null = unsafe { c_library::OPEN64.get()(null, libc::O_RDWR | libc::O_CLOEXEC, 0) };
     if null < 0 {
-        return Err(next::errno());
+        return Err(c_library::errno());
     }
     let how = if flags & libc::O_CLOEXEC == 0 { libc::F_DUPFD } else { libc::F_DUPFD_CLOEXEC };
     // SAFETY: a descriptor of ours is copied.
     let fd = unsafe { libc::fcntl(null, how, FIRST.load(Ordering::Relaxed)) };
-    let result = if fd < 0 { Err(next::errno()) } else { Ok(fd) };
+    let result = if fd < 0 { Err(c_library::errno()) } else { Ok(fd) };
     // SAFETY: the first descriptor is ours and not used any more.
-    unsafe { next::CLOSE.get()(null) };
+    unsafe { c_library::CLOSE.get()(null) };
     let fd = result?;
     let Some(slot) = slot(fd) else {
         // SAFETY: a descriptor that nobody else knows.
-        unsafe { next::CLOSE.get()(fd) };
+        unsafe { c_library::CLOSE.get()(fd) };
         return Err(libc::EMFILE);
     };
     slot.store(device as u8, Ordering::Release);

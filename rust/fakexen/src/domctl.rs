@@ -4,23 +4,23 @@
 
 use std::sync::Arc;
 
-use xenmig_hypervisor::{Hypervisor, HypervisorError, PvVerbs};
+use xenmig_hypervisor::{Hypervisor, PvVerbs};
 use xenmig_sim::{SimError, Verb};
 use xenmig_types::{DomainState, Gfn, GuestKind, PageType, Pfn, TscInfo};
 
 use crate::{
-    caller::Memory,
-    host::{self, Domain, errno},
-    hypercall::unknown,
+    caller_memory::Memory,
+    cpu_policy::{MAX_LEAVES, MAX_MSRS, Policy, Refused},
+    failure::{Failure, verb},
+    host::{self, Domain},
     kinds::Kind,
     layout::{
         self, CpuidLeaf, DOMCTL_DOMAIN, DOMCTL_UNION, DOMCTL_VERSION, DomainCpuPolicy, DomctlHeader,
-        GetDomainInfo, GetPageFrameInfo3, HvmContext, MAX_TYPES, MsrEntry, Plain, ctl, dominf,
+        GetDomainInfo, GetPageFrameInfo3, HvmContext, MAX_TYPES, MsrEntry, ctl, dominf,
     },
-    policy::{MAX_LEAVES, MAX_MSRS, Policy, Refused},
     shadow,
-    spec::Failure,
-    tally::{self, Answer, Scope},
+    tally::unknown,
+    tally::{self, Answer},
     vcpus,
 };
 
@@ -38,9 +38,8 @@ pub(crate) fn domctl(at: u64) -> Answer {
     }
     let domain: &Domain = &*host::domain(header.domain).ok_or(libc::ESRCH)?;
     let body = at.wrapping_add(DOMCTL_UNION);
-    let call = |kind, answer: fn(&Domain, u64) -> Answer| {
-        tally::call(kind, Scope::Domain(domain), || answer(domain, body))
-    };
+    let call =
+        |kind, answer: fn(&Domain, u64) -> Answer| tally::call(kind, domain.scope(), || answer(domain, body));
     match header.cmd {
         ctl::SHADOW_OP => shadow::shadow_op(domain, body),
         ctl::GETPAGEFRAMEINFO3 => call(Kind::GetPageFrameInfo3, page_types),
@@ -81,15 +80,10 @@ fn done(result: Result<(), SimError>) -> Answer {
     result.map(|()| 0).map_err(|error| Failure::from(error).errno)
 }
 
-/// Returns a verb's result with the errno of its failure.
-pub(crate) fn verb<T>(result: Result<T, HypervisorError>) -> Result<T, i32> {
-    result.map_err(|error| errno(&error))
-}
-
 /// Finds the domain, or the next one that exists, and says so in the answer.
 fn get_domain_info(at: u64, domid: u16) -> Answer {
     let domain: Option<Arc<Domain>> = host::domain_from(domid);
-    let scope = domain.as_deref().map_or(Scope::Host, Scope::Domain);
+    let scope = host::scope(domain.as_deref());
     tally::call(Kind::GetDomainInfo, scope, || {
         let Some(domain) = domain.as_deref() else {
             let reserved = domid >= xenmig_types::Domid::FIRST_RESERVED;
@@ -216,26 +210,12 @@ fn set_tsc_info(domain: &Domain, body: u64) -> Answer {
     Ok(0)
 }
 
-/// Writes an array to where the caller wants it, if it fits, and returns its length; without a place for it, the most
-/// that it can be.
-pub(crate) fn write_array<T: Plain>(at: u64, room: u32, most: u32, values: &[T]) -> Result<u32, i32> {
-    if at == 0 {
-        return Ok(most);
-    }
-    let length = u32::try_from(values.len()).unwrap_or(u32::MAX);
-    if length > room {
-        return Err(libc::ENOBUFS);
-    }
-    Memory::Hypercall.write_all(at, values)?;
-    Ok(length)
-}
-
 fn get_cpu_policy(domain: &Domain, body: u64) -> Answer {
     let mut asked: DomainCpuPolicy = Memory::Hypercall.read(body)?;
     let policy = Policy::deserialise(&verb(host::sim().cpu_policy(domain.domid))?);
     let leaves: Vec<CpuidLeaf> = policy.leaves().collect();
-    asked.nr_leaves = write_array(asked.leaves, asked.nr_leaves, MAX_LEAVES, &leaves)?;
-    asked.nr_msrs = write_array(asked.msrs, asked.nr_msrs, MAX_MSRS, &policy.msrs())?;
+    asked.nr_leaves = Memory::Hypercall.write_array(asked.leaves, asked.nr_leaves, MAX_LEAVES, &leaves)?;
+    asked.nr_msrs = Memory::Hypercall.write_array(asked.msrs, asked.nr_msrs, MAX_MSRS, &policy.msrs())?;
     Memory::Hypercall.write(body, &asked)?;
     Ok(0)
 }

@@ -9,15 +9,15 @@ use std::{
     },
 };
 
-use xenmig_hypervisor::HypervisorError;
 use xenmig_sim::{SimDomain, SimHost};
 use xenmig_types::{DomainState, Domid};
 
 use crate::{
-    policy::Policy,
-    resource::GrantTable,
-    spec::{Failure, Spec},
-    tally::Tally,
+    cpu_policy::Policy,
+    failure::Failure,
+    grant_table::GrantTable,
+    spec::Spec,
+    tally::{Scope, Tally},
 };
 
 /// A domain.
@@ -64,14 +64,14 @@ pub(crate) fn domain_from(domid: u16) -> Option<Arc<Domain>> {
     domains.range(domid..).next().map(|(_, domain)| Arc::clone(domain))
 }
 
+/// Returns what a call about a domain is counted for, or about one that does not exist.
+pub(crate) fn scope(domain: Option<&Domain>) -> Scope<'_> {
+    domain.map_or(Scope::Host, Domain::scope)
+}
+
 /// Returns all numbers.
 pub(crate) fn domids() -> Vec<u16> {
     HOST.domains.read().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
-}
-
-/// Returns the errno of a simulated domain's refusal.
-pub(crate) fn errno(error: &HypervisorError) -> i32 {
-    error.errno().map_or(libc::ENODEV, |errno| errno.0)
 }
 
 /// Makes a domain.
@@ -130,6 +130,11 @@ pub(crate) fn destroy(domid: u16) -> Result<(), Failure> {
 }
 
 impl Domain {
+    /// Returns what a call about this domain is counted for.
+    pub(crate) fn scope(&self) -> Scope<'_> {
+        Scope::Domain { domid: self.domid, tally: &self.tally }
+    }
+
     /// Says whether it is a PV guest, which knows its pages by the machine's frames.
     pub(crate) fn is_pv(&self) -> bool {
         self.pv

@@ -4,13 +4,12 @@
 use std::ffi::c_int;
 
 use crate::{
-    caller::Memory,
+    caller_memory::Memory,
     domctl, faults,
     kinds::Kind,
     layout::{Hypercall, MulticallEntry, op},
     machine, memory_op, small_ops, sysctl,
     tally::{self, Answer, Scope},
-    trace::trace,
 };
 
 /// Offset of the result in a multicall's entry.
@@ -39,14 +38,8 @@ fn dispatch(number: u64, first: u64, second: u64, fourth: u64) -> Answer {
         op::MMUEXT_OP => machine::mmuext_op(first, second, fourth),
         op::XEN_VERSION => small_ops::xen_version(first, second),
         op::SCHED_OP => small_ops::sched_op(first, second),
-        _ => unknown("hypercall", number),
+        _ => tally::unknown("hypercall", number),
     }
-}
-
-/// Answers what is not played here.
-pub(crate) fn unknown(what: &str, number: u64) -> Answer {
-    trace!("{what} {number} is not played here");
-    tally::call(Kind::Unknown, Scope::Host, || Err(libc::ENOSYS))
 }
 
 /// Makes several hypercalls. Each has its own result; the multicall itself succeeds.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! `libfakexen.so`: a test tool that stands at the kernel's door. Loaded by `LD_PRELOAD`, it plays
+//! `libfakexen.so`: a test tool that stands in for the kernel. Loaded by `LD_PRELOAD`, it plays
 //! `/dev/xen/privcmd` and `/dev/xen/hypercall`, and answers hypercalls from simulated domains. All Xen libraries above
 //! it are the real ones, so the real `xc_domain_save` and `xc_domain_restore` run on a machine without Xen.
 //!
@@ -7,9 +7,9 @@
 //! libxenguest, libxenctrl, libxencall, libxenforeignmemory         a test
 //!       │ open ioctl mmap munmap close                                │ fakexen_create, fakexen_counters, ...
 //!       v                                                             v
-//!     doors ──> devices: which descriptor is which device          control ──> spec, report
-//!       │ ├───> areas: hypercall buffers, foreign mappings            │
-//!       │ └───> mapping, resource ──────────┐                         │
+//!  interposed ──> devices: which descriptor is which device        control ──> spec, report
+//!       │ ├─────> areas: hypercall buffers, foreign mappings          │
+//!       │ └─────> mapping, resource ────────┐                         │
 //!       v                                   v                         v
 //!   hypercall ──> domctl, vcpus, shadow, sysctl, memory_op, machine, small_ops ──> host: the simulated domains
 //!                        every call: tally ──> faults, trace
@@ -20,21 +20,23 @@
 //! `FAKEXEN_TRACE=1` prints each call.
 
 mod areas;
-mod caller;
+mod c_library;
+mod caller_memory;
 mod control;
+mod cpu_policy;
 mod devices;
 mod domctl;
-mod doors;
+mod failure;
 mod faults;
+mod grant_table;
 mod host;
 mod hypercall;
+mod interposed;
 mod kinds;
 mod layout;
 mod machine;
 mod mapping;
 mod memory_op;
-mod next;
-mod policy;
 mod process;
 mod pv_spec;
 mod report;

@@ -9,8 +9,8 @@ use xenmig_sim::RawM2p;
 use xenmig_types::{Gfn, PageType};
 
 use crate::{
-    caller::Memory,
-    domctl::verb,
+    caller_memory::Memory,
+    failure::verb,
     host,
     kinds::Kind,
     layout::{MachphysList, MmuextOp},
@@ -70,7 +70,7 @@ fn answer(arg: u64, memory: Memory, chunks: &[u64]) -> Answer {
 /// `mmuext_op`: page tables are pinned. Other operations are a guest's own and not played here.
 pub(crate) fn mmuext_op(list: u64, count: u64, subject: u64) -> Answer {
     let domain = u16::try_from(subject).ok().and_then(host::domain);
-    let scope = domain.as_deref().map_or(Scope::Host, Scope::Domain);
+    let scope = host::scope(domain.as_deref());
     tally::call(Kind::Mmuext, scope, || {
         let domid = domain.as_deref().ok_or(libc::ESRCH)?.domid;
         if count > MOST_OPS {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! Foreign mappings: `IOCTL_PRIVCMD_MMAPBATCH_V2` puts pages of a domain into an area of the caller, or pages of Xen's
+//! Foreign mappings: `IOCTL_PRIVCMD_MMAPBATCH_V2` puts pages of a domain into an area of the caller_memory, or pages of Xen's
 //! machine-to-phys table. A run of pages that follow each other becomes one `mmap` of the memory that they are in. The pages are there at once, as the kernel's
 //! are: who reads them later pays for no fault.
 
@@ -12,14 +12,14 @@ use xenmig_sim::{RawM2p, Verb};
 use xenmig_types::{Gfn, PAGE_SIZE, Pfn};
 
 use crate::{
-    areas,
-    caller::Memory,
+    areas, c_library,
+    caller_memory::Memory,
+    failure::verb,
     faults,
-    host::{self, Domain, errno},
+    host::{self, Domain},
     kinds::Kind,
     layout::{MmapBatch, MmapBatchV2},
-    machine, next,
-    tally::{self, Scope},
+    machine, tally,
 };
 
 /// Frames that are looked at together.
@@ -52,7 +52,7 @@ pub(crate) fn batch(arg: u64) -> Result<c_int, i32> {
 fn map(num: u32, domid: u16, address: u64, frames: u64, errors: Errors) -> Result<c_int, i32> {
     faults::spend_call();
     let domain = host::domain(domid);
-    let scope = domain.as_deref().map_or(Scope::Host, Scope::Domain);
+    let scope = host::scope(domain.as_deref());
     tally::call(Kind::MapBatch, scope, || {
         let pages = usize::try_from(num).map_err(|_| libc::EINVAL)?;
         let address = usize::try_from(address).map_err(|_| libc::EINVAL)?;
@@ -61,7 +61,7 @@ fn map(num: u32, domid: u16, address: u64, frames: u64, errors: Errors) -> Resul
         }
         let protection = areas::claim(address, pages)?;
         let number = domain.as_deref().map(|domain| domain.sim.raw().begin(Verb::Map));
-        let number = number.transpose().map_err(|error| errno(&error))?;
+        let number = verb(number.transpose())?;
         let mut batch = Batch {
             shown: match domain.as_deref() {
                 Some(domain) => Shown::Domain(domain),
@@ -196,7 +196,7 @@ impl Batch<'_> {
         let Ok(offset) = i64::try_from(page * PAGE_SIZE as u64) else { return libc::EINVAL };
         // SAFETY: replaces a part of the area that the caller gave up for this, and that nothing was shown in before.
         let base = unsafe {
-            next::MMAP.get()(
+            c_library::MMAP.get()(
                 address as *mut c_void,
                 count * PAGE_SIZE,
                 self.protection,
@@ -205,6 +205,6 @@ impl Batch<'_> {
                 offset,
             )
         };
-        if base == libc::MAP_FAILED { next::errno() } else { 0 }
+        if base == libc::MAP_FAILED { c_library::errno() } else { 0 }
     }
 }

@@ -7,13 +7,14 @@ use xenmig_sim::Verb;
 use xenmig_types::{Gfn, Pfn};
 
 use crate::{
-    caller::Memory,
-    host::{self, Domain, errno},
-    hypercall::unknown,
+    caller_memory::Memory,
+    failure::verb,
+    host::{self, Domain},
     kinds::Kind,
     layout::{MemoryDomain, MemoryReservation, mem},
     machine,
-    tally::{self, Answer, Scope},
+    tally::unknown,
+    tally::{self, Answer},
 };
 
 /// Extents that are looked at together.
@@ -25,7 +26,7 @@ pub(crate) fn memory_op(command: u64, arg: u64) -> Answer {
         mem::MAXIMUM_GPFN => {
             let MemoryDomain { domid } = Memory::Hypercall.read(arg)?;
             about(Kind::MaximumGpfn, domid, |domain| {
-                let pages = host::sim().nr_gpfns(domain.domid).map_err(|error| errno(&error))?;
+                let pages = verb(host::sim().nr_gpfns(domain.domid))?;
                 Ok(i64::try_from(pages).unwrap_or(i64::MAX) - 1)
             })
         }
@@ -46,7 +47,7 @@ pub(crate) fn memory_op(command: u64, arg: u64) -> Answer {
 
 fn about(kind: Kind, domid: u16, answer: impl FnOnce(&Domain) -> Answer) -> Answer {
     let domain = host::domain(domid);
-    let scope = domain.as_deref().map_or(Scope::Host, Scope::Domain);
+    let scope = host::scope(domain.as_deref());
     tally::call(kind, scope, || answer(domain.as_deref().ok_or(libc::ESRCH)?))
 }
 
@@ -88,9 +89,7 @@ fn populate(domain: &Domain, asked: &MemoryReservation) -> Answer {
         9 => Extent::Superpage,
         _ => return Ok(0),
     };
-    extents(asked, domain.is_pv(), |gfns| {
-        host::sim().populate(domain.domid, gfns, extent).map_err(|error| errno(&error))
-    })
+    extents(asked, domain.is_pv(), |gfns| verb(host::sim().populate(domain.domid, gfns, extent)))
 }
 
 fn decrease(domain: &Domain, asked: &MemoryReservation) -> Answer {
@@ -98,7 +97,7 @@ fn decrease(domain: &Domain, asked: &MemoryReservation) -> Answer {
         let gone = |gfn: &Gfn| host::sim().depopulate(domain.domid, &[*gfn]).is_ok();
         return extents(asked, false, |gfns| Ok(gfns.iter().take_while(|gfn| gone(gfn)).count()));
     }
-    domain.sim.raw().begin(Verb::Depopulate).map_err(|error| errno(&error))?;
+    verb(domain.sim.raw().begin(Verb::Depopulate))?;
     let pages = 1_u64.checked_shl(asked.extent_order).ok_or(libc::EINVAL)?;
     let gone = |gfn: &Gfn| {
         let mut pages = (0..pages).map(|page| Pfn(gfn.0.wrapping_add(page)));

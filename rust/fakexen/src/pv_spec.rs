@@ -5,7 +5,7 @@ use serde::Deserialize;
 use xenmig_sim::{Action, P2mForm, PteAt, PteChange, PvConfig, SimDomain};
 use xenmig_types::{Pfn, pv::GuestWidth};
 
-use crate::spec::Failure;
+use crate::failure::Failure;
 
 /// What makes a domain a PV guest.
 #[derive(Clone, Debug, Deserialize)]

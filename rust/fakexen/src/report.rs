@@ -10,11 +10,11 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 use crate::{
     areas, devices,
+    failure::Failure,
+    grant_table::GRANT_ENTRIES,
     host::{self, Domain},
     kinds::Kind,
     layout::GrantEntry,
-    resource::GRANT_ENTRIES,
-    spec::Failure,
     tally,
 };
 

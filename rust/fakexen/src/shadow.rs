@@ -7,12 +7,13 @@ use xenmig_hypervisor::{BitmapMemory, CleanPass, DirtyBitmap, DirtyCounts, Hyper
 
 use crate::{
     areas,
-    caller::Memory,
-    host::{self, Domain, errno},
-    hypercall::unknown,
+    caller_memory::Memory,
+    failure::verb,
+    host::{self, Domain},
     kinds::Kind,
     layout::{ShadowOp, shadow},
-    tally::{self, Answer, Scope},
+    tally::unknown,
+    tally::{self, Answer},
 };
 
 /// Most pages of a bitmap, 16 TiB of them: a caller's mistake does not cost more memory than theirs.
@@ -21,14 +22,14 @@ const MOST_PAGES: u64 = 1 << 32;
 /// Answers a shadow op.
 pub(crate) fn shadow_op(domain: &Domain, body: u64) -> Answer {
     let asked: ShadowOp = Memory::Hypercall.read(body)?;
-    let scope = Scope::Domain(domain);
+    let scope = domain.scope();
     let last = asked.mode & shadow::LOGDIRTY_FINAL != 0;
     match asked.op {
         shadow::ENABLE_LOGDIRTY => tally::call(Kind::EnableLogdirty, scope, || {
-            host::sim().enable_logdirty(domain.domid).map(|()| 0).map_err(|error| errno(&error))
+            verb(host::sim().enable_logdirty(domain.domid).map(|()| 0))
         }),
         shadow::OFF => tally::call(Kind::ShadowOff, scope, || {
-            host::sim().disable_logdirty(domain.domid).map(|()| 0).map_err(|error| errno(&error))
+            verb(host::sim().disable_logdirty(domain.domid).map(|()| 0))
         }),
         shadow::CLEAN => {
             let (kind, pass) =
@@ -45,7 +46,7 @@ fn fetch(domain: &Domain, body: u64, mut asked: ShadowOp, clean: Option<CleanPas
         return Err(libc::EINVAL);
     }
     let counts = if asked.dirty_bitmap == 0 {
-        domain.sim.raw().fetch(clean, asked.pages, None).map_err(|error| errno(&error))?
+        verb(domain.sim.raw().fetch(clean, asked.pages, None))?
     } else {
         fetch_bitmap(domain, &asked, clean)?
     };
@@ -60,7 +61,7 @@ fn fetch_bitmap(domain: &Domain, asked: &ShadowOp, clean: Option<CleanPass>) -> 
     let fetch = |memory: Box<dyn BitmapMemory>| {
         let mut bitmap = DirtyBitmap::new(memory, asked.pages).ok_or(libc::EINVAL)?;
         let counts = domain.sim.raw().fetch(clean, asked.pages, Some(&mut bitmap));
-        counts.map(|counts| (counts, bitmap)).map_err(|error| errno(&error))
+        verb(counts).map(|counts| (counts, bitmap))
     };
     let words = usize::try_from(asked.pages.div_ceil(64)).map_err(|_| libc::EINVAL)?;
     let mut fetched = Err(libc::EFAULT);
@@ -82,7 +83,7 @@ fn fetch_bitmap(domain: &Domain, asked: &ShadowOp, clean: Option<CleanPass>) -> 
     Ok(counts)
 }
 
-/// A hypercall buffer of the caller, for as long as its hypercall lasts.
+/// A hypercall buffer of the caller_memory, for as long as its hypercall lasts.
 #[derive(Debug)]
 struct CallersBuffer {
     address: NonNull<u64>,
@@ -94,7 +95,7 @@ unsafe impl Send for CallersBuffer {}
 
 impl BitmapMemory for CallersBuffer {
     fn words(&self) -> &[u64] {
-        // SAFETY: `in_buffer` found so many bytes, readable, and keeps them mapped; the caller, who waits for the
+        // SAFETY: `in_buffer` found so many bytes, readable, and keeps them mapped; the caller_memory, who waits for the
         // hypercall's answer, does not touch them.
         unsafe { std::slice::from_raw_parts(self.address.as_ptr(), self.words) }
     }

@@ -5,12 +5,12 @@ use xenmig_hypervisor::Hypervisor;
 use xenmig_types::DomainState;
 
 use crate::{
-    caller::Memory,
-    host::{self, errno},
-    hypercall::unknown,
+    caller_memory::Memory,
+    failure::{Failure, verb},
+    host,
     kinds::Kind,
     layout::{HvmParam, RemoteShutdown},
-    spec::Failure,
+    tally::unknown,
     tally::{self, Answer, Scope},
 };
 
@@ -30,7 +30,7 @@ const REMOTE_SHUTDOWN: u64 = 4;
 pub(crate) fn xen_version(command: u64, arg: u64) -> Answer {
     match command {
         VERSION => tally::call(Kind::XenVersion, Scope::Host, || {
-            let version = host::sim().version().map_err(|error| errno(&error))?;
+            let version = verb(host::sim().version())?;
             Ok(i64::from(version.major) << 16 | i64::from(version.minor))
         }),
         EXTRA_VERSION => tally::call(Kind::XenVersion, Scope::Host, || {
@@ -50,13 +50,13 @@ pub(crate) fn hvm_op(command: u64, arg: u64) -> Answer {
     };
     let mut param: HvmParam = Memory::Hypercall.read(arg)?;
     let domain = host::domain(param.domid);
-    let scope = domain.as_deref().map_or(Scope::Host, Scope::Domain);
+    let scope = host::scope(domain.as_deref());
     tally::call(kind, scope, || {
         let domid = domain.as_deref().ok_or(libc::ESRCH)?.domid;
         if command == SET_PARAM {
-            host::sim().set_hvm_param(domid, param.index, param.value).map_err(|error| errno(&error))?;
+            verb(host::sim().set_hvm_param(domid, param.index, param.value))?;
         } else {
-            param.value = host::sim().hvm_param(domid, param.index).map_err(|error| errno(&error))?;
+            param.value = verb(host::sim().hvm_param(domid, param.index))?;
             Memory::Hypercall.write(arg, &param)?;
         }
         Ok(0)
@@ -71,7 +71,7 @@ pub(crate) fn sched_op(command: u64, arg: u64) -> Answer {
     }
     let shutdown: RemoteShutdown = Memory::Hypercall.read(arg)?;
     let domain = host::domain(shutdown.domain_id);
-    let scope = domain.as_deref().map_or(Scope::Host, Scope::Domain);
+    let scope = host::scope(domain.as_deref());
     tally::call(Kind::RemoteShutdown, scope, || {
         let domain = domain.as_deref().ok_or(libc::ESRCH)?;
         match domain.sim.state() {

@@ -1,58 +1,16 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! What the control interface takes as JSON, and how it fails.
+//! The descriptions of domains that the control interface takes as JSON.
 
-use std::{collections::BTreeMap, io, ops::Range};
+use std::{collections::BTreeMap, ops::Range};
 
 use serde::Deserialize;
-use xenmig_hypervisor::HypervisorError;
-use xenmig_sim::{Action, Blobs, DomainConfig, Script, SimDomain, SimError, When, Workload};
+use xenmig_sim::{Action, Blobs, DomainConfig, Script, SimDomain, When, Workload};
 use xenmig_types::{Domid, PAGE_SIZE_U64, Pfn, TscInfo};
 
-use crate::pv_spec::{PvAction, PvSpec};
-
-/// Why a request of the control interface failed.
-#[derive(Clone, Debug)]
-pub(crate) struct Failure {
-    /// The errno.
-    pub(crate) errno: i32,
-    /// What happened, for people.
-    pub(crate) message: String,
-}
-
-impl Failure {
-    /// The request makes no sense.
-    pub(crate) fn invalid(message: impl Into<String>) -> Self {
-        Self { errno: libc::EINVAL, message: message.into() }
-    }
-
-    /// There is no such domain.
-    pub(crate) fn no_domain(domid: impl std::fmt::Display) -> Self {
-        Self { errno: libc::ESRCH, message: format!("there is no domain {domid}") }
-    }
-
-    /// The operating system refused something.
-    pub(crate) fn system(what: &str, error: &io::Error) -> Self {
-        Self { errno: error.raw_os_error().unwrap_or(libc::EIO), message: format!("{what}: {error}") }
-    }
-}
-
-impl From<SimError> for Failure {
-    fn from(error: SimError) -> Self {
-        Self { errno: error.errno().map_or(libc::ENODEV, |errno| errno.0), message: error.to_string() }
-    }
-}
-
-impl From<HypervisorError> for Failure {
-    fn from(error: HypervisorError) -> Self {
-        Self { errno: crate::host::errno(&error), message: error.to_string() }
-    }
-}
-
-impl From<serde_json::Error> for Failure {
-    fn from(error: serde_json::Error) -> Self {
-        Self::invalid(error.to_string())
-    }
-}
+use crate::{
+    failure::Failure,
+    pv_spec::{PvAction, PvSpec},
+};
 
 /// One pfn, or a range of them as `[first, end]` without its end.
 #[derive(Clone, Debug, Deserialize)]

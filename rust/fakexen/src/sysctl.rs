@@ -2,14 +2,14 @@
 //! `sysctl`: the host's CPU policies, and the list of domains.
 
 use crate::{
-    caller::Memory,
+    caller_memory::Memory,
+    cpu_policy::{MAX_LEAVES, MAX_MSRS, Policy},
     domctl, host,
-    hypercall::unknown,
     kinds::Kind,
     layout::{
         DomainInfoList, GetDomainInfo, SYSCTL_UNION, SYSCTL_VERSION, SysctlHeader, SystemCpuPolicy, ctl,
     },
-    policy::{MAX_LEAVES, MAX_MSRS, Policy},
+    tally::unknown,
     tally::{self, Answer, Scope},
 };
 
@@ -37,9 +37,13 @@ fn cpu_policy(body: u64) -> Answer {
         return Err(libc::EINVAL);
     }
     let policy = Policy::usual();
-    asked.nr_leaves =
-        domctl::write_array(asked.leaves, asked.nr_leaves, MAX_LEAVES, &policy.leaves().collect::<Vec<_>>())?;
-    asked.nr_msrs = domctl::write_array(asked.msrs, asked.nr_msrs, MAX_MSRS, &policy.msrs())?;
+    asked.nr_leaves = Memory::Hypercall.write_array(
+        asked.leaves,
+        asked.nr_leaves,
+        MAX_LEAVES,
+        &policy.leaves().collect::<Vec<_>>(),
+    )?;
+    asked.nr_msrs = Memory::Hypercall.write_array(asked.msrs, asked.nr_msrs, MAX_MSRS, &policy.msrs())?;
     Memory::Hypercall.write(body, &asked)?;
     Ok(0)
 }

@@ -4,7 +4,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::{faults, host::Domain, kinds::Kind, trace::trace};
+use xenmig_types::Domid;
+
+use crate::{faults, kinds::Kind, trace::trace};
 
 /// What a call returns: a number, or an errno.
 pub(crate) type Answer = Result<i64, i32>;
@@ -25,14 +27,19 @@ pub(crate) enum Scope<'a> {
     /// No domain, or one that does not exist.
     Host,
     /// A domain.
-    Domain(&'a Domain),
+    Domain {
+        /// Its number.
+        domid: Domid,
+        /// Where its calls are counted.
+        tally: &'a Tally,
+    },
 }
 
 impl Scope<'_> {
     fn domid(self) -> Option<u16> {
         match self {
             Self::Host => None,
-            Self::Domain(domain) => Some(domain.domid.get()),
+            Self::Domain { domid, .. } => Some(domid.get()),
         }
     }
 }
@@ -63,8 +70,8 @@ impl Tally {
 /// Counts a call, and makes it fail if a fault says so.
 pub(crate) fn begin(kind: Kind, scope: Scope<'_>) -> Result<(), i32> {
     HOST.count(kind);
-    if let Scope::Domain(domain) = scope {
-        domain.tally.count(kind);
+    if let Scope::Domain { tally, .. } = scope {
+        tally.count(kind);
     }
     faults::errno(kind, scope.domid()).map_or(Ok(()), Err)
 }
@@ -78,4 +85,10 @@ pub(crate) fn call(kind: Kind, scope: Scope<'_>, body: impl FnOnce() -> Answer) 
         scope.domid().map_or(String::new(), |domid| format!(" d{domid}"))
     );
     answer
+}
+
+/// Answers what is not played here.
+pub(crate) fn unknown(what: &str, number: u64) -> Answer {
+    trace!("{what} {number} is not played here");
+    call(Kind::Unknown, Scope::Host, || Err(libc::ENOSYS))
 }

@@ -5,8 +5,8 @@ use xenmig_hypervisor::PvVerbs;
 use xenmig_types::{VcpuPart, pv::GuestWidth};
 
 use crate::{
-    caller::Memory,
-    domctl::verb,
+    caller_memory::Memory,
+    failure::verb,
     host::{self, Domain},
     layout::{DOMCTL_UNION_BYTES, GetVcpuInfo, VcpuContext, VcpuExtState, VcpuMsrs},
     tally::Answer,

@@ -3,13 +3,13 @@
 
 use super::{NOWHERE, close, create, domctl, hypercall, ioctl, mmap, open, versioned_domctl};
 use crate::{
-    caller::Memory,
+    caller_memory::Memory,
+    cpu_policy::{MAX_LEAVES, MAX_MSRS},
     kinds::Kind,
     layout::{
         self, DOMCTL_VERSION, DomainInfoList, GetDomainInfo, Hypercall, MemoryDomain, MulticallEntry,
         SYSCTL_UNION, SYSCTL_VERSION, SysctlHeader, SystemCpuPolicy, ctl, dominf, mem, op, shadow,
     },
-    policy::{MAX_LEAVES, MAX_MSRS},
 };
 
 #[test]
@@ -170,7 +170,7 @@ fn sysctl_tells_the_size_of_policies_and_lists_domains() {
 #[test]
 fn a_child_process_gets_enodev() {
     let privcmd = open(c"/dev/xen/privcmd").unwrap();
-    // SAFETY: the child calls nothing but the doors and _exit.
+    // SAFETY: the child calls nothing but the interposed and _exit.
     let child = unsafe { libc::fork() };
     if child == 0 {
         let denied = [open(c"/dev/xen/privcmd"), ioctl(privcmd, layout::ioctl::HYPERCALL, NOWHERE)];

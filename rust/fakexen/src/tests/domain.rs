@@ -3,7 +3,7 @@
 
 use super::{create, domctl, hypercall, page_types};
 use crate::{
-    caller::Memory,
+    caller_memory::Memory,
     faults::{self, Fault},
     kinds::Kind,
     layout::{

@@ -3,7 +3,7 @@
 
 use super::{close, create, domctl, mmap, mmap_fixed, munmap, open};
 use crate::{
-    caller::Memory,
+    caller_memory::Memory,
     host::Domain,
     layout::{ShadowOp, ctl, shadow},
 };

@@ -4,7 +4,7 @@
 use super::{PAGE, close, create, ioctl, map_at, mmap, munmap, open, word};
 use crate::{
     areas::existing,
-    caller::Memory,
+    caller_memory::Memory,
     faults::{self, Fault},
     host::Domain,
     layout::{self, GrantEntry, MmapBatch, MmapResource, mem},

@@ -7,7 +7,7 @@ use xenmig_types::{Gfn, Pfn};
 
 use super::{PAGE, close, create, domctl, hypercall, map_at, mmap, munmap, open, page_types, word};
 use crate::{
-    caller::Memory,
+    caller_memory::Memory,
     host::Domain,
     layout::{
         GetDomainInfo, GetVcpuInfo, MachphysList, MemoryReservation, MmuextOp, VcpuContext, VcpuExtState,
@@ -109,9 +109,9 @@ fn the_table_of_the_machine_is_shown_page_by_page_and_for_reading() {
     let mfn = frame(&domain, 77);
     let page = chunks[usize::try_from(mfn / (512 * 512)).unwrap()] + mfn / 512 % 512;
     // SAFETY: where nothing is.
-    let area =
-        unsafe { crate::doors::mmap64(std::ptr::null_mut(), PAGE, libc::PROT_READ, libc::MAP_SHARED, fd, 0) }
-            as u64;
+    let area = unsafe {
+        crate::interposed::mmap64(std::ptr::null_mut(), PAGE, libc::PROT_READ, libc::MAP_SHARED, fd, 0)
+    } as u64;
     assert_eq!(map_at(fd, area, XEN, &[page]), Ok(vec![0]));
     assert_eq!(word(area + mfn % 512 * 8), Ok(77));
     munmap(area, 1);

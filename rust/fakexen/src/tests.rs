@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! Tests at the doors: calls are made as the Xen libraries make them, and answered. All tests share the host of this
+//! Tests at the interposed: calls are made as the Xen libraries make them, and answered. All tests share the host of this
 //! process, so each has domains of its own.
 
 mod areas;
@@ -13,11 +13,11 @@ mod pv;
 use std::{ffi::c_int, sync::Arc};
 
 use crate::{
-    caller::Memory,
-    doors,
+    c_library,
+    caller_memory::Memory,
     host::{self, Domain},
+    interposed,
     layout::{self, DOMCTL_UNION, DOMCTL_VERSION, DomctlHeader, Hypercall, MmapBatchV2, Plain, ctl, op},
-    next,
 };
 
 /// Bytes in a page.
@@ -32,25 +32,25 @@ pub(super) fn create(json: &str) -> Arc<Domain> {
 
 /// Makes a system call's result of what a door returned.
 fn result(value: c_int) -> Result<c_int, i32> {
-    if value == -1 { Err(next::errno()) } else { Ok(value) }
+    if value == -1 { Err(c_library::errno()) } else { Ok(value) }
 }
 
 /// Opens `/dev/xen/privcmd`.
 pub(super) fn open(path: &std::ffi::CStr) -> Result<c_int, i32> {
     // SAFETY: a C string.
-    result(unsafe { doors::open64(path.as_ptr(), libc::O_RDWR | libc::O_CLOEXEC, 0) })
+    result(unsafe { interposed::open64(path.as_ptr(), libc::O_RDWR | libc::O_CLOEXEC, 0) })
 }
 
 /// Calls `ioctl`.
 pub(super) fn ioctl(fd: c_int, request: u64, arg: u64) -> Result<c_int, i32> {
     // SAFETY: the door checks the pointer.
-    result(unsafe { doors::ioctl(fd, request, arg as *mut _) })
+    result(unsafe { interposed::ioctl(fd, request, arg as *mut _) })
 }
 
 /// Calls `close`.
 pub(super) fn close(fd: c_int) {
     // SAFETY: the test's own descriptor.
-    assert_eq!(unsafe { doors::close(fd) }, 0);
+    assert_eq!(unsafe { interposed::close(fd) }, 0);
 }
 
 /// Calls `mmap` on a device.
@@ -66,14 +66,14 @@ pub(super) fn mmap_fixed(fd: c_int, address: u64, pages: usize) -> Result<u64, i
 fn map(fd: c_int, address: u64, pages: usize, flags: c_int) -> Result<u64, i32> {
     let both = libc::PROT_READ | libc::PROT_WRITE;
     // SAFETY: where nothing is, or where the test has something else.
-    let base = unsafe { doors::mmap64(address as *mut _, pages * PAGE, both, flags, fd, 0) };
-    if base == libc::MAP_FAILED { Err(next::errno()) } else { Ok(base as u64) }
+    let base = unsafe { interposed::mmap64(address as *mut _, pages * PAGE, both, flags, fd, 0) };
+    if base == libc::MAP_FAILED { Err(c_library::errno()) } else { Ok(base as u64) }
 }
 
 /// Calls `munmap`.
 pub(super) fn munmap(address: u64, pages: usize) {
     // SAFETY: the test's own mapping.
-    assert_eq!(unsafe { doors::munmap(address as *mut _, pages * PAGE) }, 0);
+    assert_eq!(unsafe { interposed::munmap(address as *mut _, pages * PAGE) }, 0);
 }
 
 /// Makes a hypercall.

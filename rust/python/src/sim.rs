@@ -4,16 +4,16 @@
 mod domain;
 mod fault;
 mod handle;
-mod host;
 mod observed;
 mod pv;
+mod sim_host;
 mod workload;
 
 use pyo3::prelude::*;
 use xenmig_hypervisor::Errno;
 use xenmig_sim::SimError;
 
-pub(crate) use self::{handle::PySimDomain, host::PySimHost};
+pub(crate) use self::{handle::PySimDomain, sim_host::PySimHost};
 use crate::errors::{self, Aftermath, Raise};
 
 /// The number that `errno.h` gives it on Linux.

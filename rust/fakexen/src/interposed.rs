@@ -10,9 +10,9 @@ use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use libc::{off_t, size_t};
 
 use crate::{
-    areas,
+    areas, c_library,
     devices::{self, Device},
-    hypercall, mapping, next, process, resource,
+    hypercall, mapping, process, resource,
     trace::trace,
 };
 
@@ -36,7 +36,7 @@ unsafe fn open_or(path: *const c_char, flags: c_int, otherwise: impl FnOnce() ->
 /// Turns an answer into a return value and `errno`.
 fn answer(result: Result<c_int, i32>) -> c_int {
     result.unwrap_or_else(|errno| {
-        next::set_errno(errno);
+        c_library::set_errno(errno);
         -1
     })
 }
@@ -47,7 +47,7 @@ fn answer(result: Result<c_int, i32>) -> c_int {
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn open(path: *const c_char, flags: c_int, mode: c_uint) -> c_int {
     // SAFETY: the arguments are the caller's, unchanged.
-    let otherwise = || unsafe { next::OPEN.get()(path, flags, mode) };
+    let otherwise = || unsafe { c_library::OPEN.get()(path, flags, mode) };
     // SAFETY: as above.
     unsafe { open_or(path, flags, otherwise) }
 }
@@ -58,7 +58,7 @@ pub(crate) unsafe extern "C" fn open(path: *const c_char, flags: c_int, mode: c_
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn open64(path: *const c_char, flags: c_int, mode: c_uint) -> c_int {
     // SAFETY: the arguments are the caller's, unchanged.
-    let otherwise = || unsafe { next::OPEN64.get()(path, flags, mode) };
+    let otherwise = || unsafe { c_library::OPEN64.get()(path, flags, mode) };
     // SAFETY: as above.
     unsafe { open_or(path, flags, otherwise) }
 }
@@ -69,7 +69,7 @@ pub(crate) unsafe extern "C" fn open64(path: *const c_char, flags: c_int, mode: 
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn openat(dir: c_int, path: *const c_char, flags: c_int, mode: c_uint) -> c_int {
     // SAFETY: the arguments are the caller's, unchanged.
-    let otherwise = || unsafe { next::OPENAT.get()(dir, path, flags, mode) };
+    let otherwise = || unsafe { c_library::OPENAT.get()(dir, path, flags, mode) };
     // SAFETY: as above.
     unsafe { open_or(path, flags, otherwise) }
 }
@@ -85,7 +85,7 @@ pub(crate) unsafe extern "C" fn openat64(
     mode: c_uint,
 ) -> c_int {
     // SAFETY: the arguments are the caller's, unchanged.
-    let otherwise = || unsafe { next::OPENAT64.get()(dir, path, flags, mode) };
+    let otherwise = || unsafe { c_library::OPENAT64.get()(dir, path, flags, mode) };
     // SAFETY: as above.
     unsafe { open_or(path, flags, otherwise) }
 }
@@ -97,7 +97,7 @@ pub(crate) unsafe extern "C" fn openat64(
 pub(crate) unsafe extern "C" fn close(fd: c_int) -> c_int {
     devices::forget(fd);
     // SAFETY: the caller's descriptor.
-    unsafe { next::CLOSE.get()(fd) }
+    unsafe { c_library::CLOSE.get()(fd) }
 }
 
 /// # Safety
@@ -107,7 +107,7 @@ pub(crate) unsafe extern "C" fn close(fd: c_int) -> c_int {
 pub(crate) unsafe extern "C" fn ioctl(fd: c_int, request: u64, arg: *mut c_void) -> c_int {
     let Some(device) = devices::of(fd) else {
         // SAFETY: the arguments are the caller's, unchanged.
-        return unsafe { next::IOCTL.get()(fd, request, arg) };
+        return unsafe { c_library::IOCTL.get()(fd, request, arg) };
     };
     answer(device_ioctl(device, request, arg as u64))
 }
@@ -141,13 +141,13 @@ pub(crate) unsafe extern "C" fn mmap(
 ) -> *mut c_void {
     let Some(device) = devices::of(fd) else {
         // SAFETY: the arguments are the caller's, unchanged.
-        return unsafe { next::MMAP.get()(addr, length, protection, flags, fd, offset) };
+        return unsafe { c_library::MMAP.get()(addr, length, protection, flags, fd, offset) };
     };
     // SAFETY: as `mmap`: the caller knows what a fixed address replaces.
     match unsafe { areas::map_device(device, addr, length, protection, flags) } {
         Ok(base) => base,
         Err(errno) => {
-            next::set_errno(errno);
+            c_library::set_errno(errno);
             libc::MAP_FAILED
         }
     }
@@ -176,5 +176,5 @@ pub(crate) unsafe extern "C" fn mmap64(
 pub(crate) unsafe extern "C" fn munmap(addr: *mut c_void, length: size_t) -> c_int {
     areas::forget(addr as usize, length);
     // SAFETY: the arguments are the caller's, unchanged.
-    unsafe { next::MUNMAP.get()(addr, length) }
+    unsafe { c_library::MUNMAP.get()(addr, length) }
 }

@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 use xenmig_types::CpuPolicy;
 
 use crate::{
+    failure::Failure,
     layout::{CpuidLeaf, MsrEntry},
-    spec::{Failure, Spec},
+    spec::Spec,
 };
 
 /// `XEN_CPUID_NO_SUBLEAF`.

@@ -4,7 +4,7 @@
 
 use std::{ffi::c_void, mem::MaybeUninit, sync::atomic::Ordering};
 
-use crate::{areas, layout::Plain, next, process, tally};
+use crate::{areas, c_library, layout::Plain, process, tally};
 
 /// How a pointer came here.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +37,26 @@ impl Memory {
     /// Writes an array.
     pub(crate) fn write_all<T: Plain>(self, address: u64, values: &[T]) -> Result<(), i32> {
         self.copy_out(address, values.as_ptr().cast(), size_of_val(values))
+    }
+
+    /// Writes an array to where the caller wants it, if it fits, and returns its length; without a place for it, the most
+    /// that it can be.
+    pub(crate) fn write_array<T: Plain>(
+        self,
+        at: u64,
+        room: u32,
+        most: u32,
+        values: &[T],
+    ) -> Result<u32, i32> {
+        if at == 0 {
+            return Ok(most);
+        }
+        let length = u32::try_from(values.len()).unwrap_or(u32::MAX);
+        if length > room {
+            return Err(libc::ENOBUFS);
+        }
+        self.write_all(at, values)?;
+        Ok(length)
     }
 
     /// Reads bytes.
@@ -102,6 +122,6 @@ fn whole(copied: isize, bytes: usize) -> Result<(), i32> {
         Ok(copied) if copied == bytes => Ok(()),
         Ok(_) => Err(libc::EFAULT),
         // Whatever else may be wrong (a sandbox forbids the call), it is not the caller's mistake.
-        Err(_) => Err(next::errno()),
+        Err(_) => Err(c_library::errno()),
     }
 }
