@@ -69,8 +69,9 @@ class PrecopyStats:
     @property
     def expected_copy_s(self) -> float | None: ...
     def to_dict(self) -> dict[str, Any]: ...
-    @staticmethod
+    @classmethod
     def example(
+        cls,
         *,
         iteration: int = 0,
         total_written: int = 0,
@@ -89,8 +90,14 @@ class PrecopyStats:
         round_elapsed_s: float = 0.0,
         send_rate_bytes_per_s: float | None = None,
         dirty_rate_pages_per_s: float | None = None,
+        pages_owed: int = ...,
+        expected_copy_s: float | None = ...,
     ) -> PrecopyStats:
-        """Makes statistics by hand, for a test of a policy."""
+        """Makes statistics by hand, for a test of a policy, or again from what ``to_dict`` gave.
+
+        ``pages_owed`` and ``expected_copy_s`` follow from the other fields. They may be left out; if they are
+        given they must agree, and a contradiction is a ``ValueError``.
+        """
 
 @final
 class RoundStats:

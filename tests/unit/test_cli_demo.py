@@ -51,6 +51,25 @@ def forgets(stats):
     pass
 """
 
+CHATTY_FILE = """
+import os, subprocess, sys
+import xenmig
+
+print("imported")
+before = sys.stdout
+
+def chatty(stats):
+    print("printed")
+    before.write("buffered\\n")
+    os.write(1, b"written\\n")
+    subprocess.run(["echo", "echoed"], check=True)
+    return xenmig.Decision.STOP_AND_COPY
+
+def rude(stats):
+    chatty(stats)
+    raise RuntimeError("enough")
+"""
+
 
 def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "xenmig", *arguments]
@@ -159,6 +178,36 @@ def test_a_policy_of_the_working_directory_decides(policy_file: Path) -> None:
     assert answer["reason"] == (
         "(Waits & StopAfter): Waits: waited for 1 rounds; StopAfter: 2 rounds sent, the limit"
     )
+
+
+@pytest.mark.parametrize("errors", [subprocess.PIPE, "closed"])
+def test_what_a_policy_prints_is_not_in_the_json(tmp_path: Path, errors: int | str) -> None:
+    (tmp_path / "chatty.py").write_text(CHATTY_FILE)
+    arguments = command("demo", *QUICK, "--json", "--policy", f"{tmp_path}/chatty.py:chatty")
+    if errors == "closed":
+        arguments = ["sh", "-c", 'exec "$@" 2>&-', "sh", *arguments]
+    result = subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=True)
+    assert json.loads(result.stdout)["memory_identical"] is True
+    if errors != "closed":
+        assert sorted(result.stderr.split()) == ["buffered", "echoed", "imported", "printed", "written"]
+
+
+def test_what_a_policy_prints_is_in_the_output_without_json(tmp_path: Path) -> None:
+    (tmp_path / "chatty.py").write_text(CHATTY_FILE)
+    result = demo(*QUICK, "--policy", f"{tmp_path}/chatty.py:chatty")
+    assert result.returncode == 0
+    assert {"buffered", "echoed", "imported", "printed", "written"} <= set(result.stdout.split())
+
+
+def test_a_policy_that_prints_and_raises_leaves_one_json_object(tmp_path: Path) -> None:
+    (tmp_path / "chatty.py").write_text(CHATTY_FILE)
+    result = demo(*QUICK, "--json", "--policy", f"{tmp_path}/chatty.py:rude")
+    assert result.returncode == 1
+    assert "RuntimeError: enough" in json.loads(result.stdout)["error"]
+    # Called within another program, where standard output is not a file.
+    invoked = CliRunner().invoke(app, ["demo", *QUICK, "--json", "--policy", f"{tmp_path}/chatty.py:rude"])
+    assert "RuntimeError: enough" in json.loads(invoked.stdout)["error"]
+    assert "printed" in invoked.stderr
 
 
 def test_an_image_fills_the_memory_that_it_needs(tmp_path: Path) -> None:

@@ -77,13 +77,35 @@ def test_anybodys_class_function_or_instance(where: str) -> None:
     assert ready.rounds == 7
 
 
+@pytest.mark.parametrize(
+    "file", ["a|b.py", "a&b.py", "a:b.py", "a b.py", "it's.py", 'say "a|b".py', "a|b'c.py"]
+)
+def test_any_file_can_be_named_in_quotes(tmp_path: Path, file: str) -> None:
+    (tmp_path / file).write_text(SOURCE)
+    for path in (file, str(tmp_path / file)):
+        policy = load_policy(f"{path!r}:Waits", ["rounds=3"])
+        assert vars(policy)["rounds"] == 3
+        double = '"' + path.replace('"', r"\"") + '"'
+        alternatives = load_policy(f" {double}:impatient&libxc|{path!r}:Outer.Inner ")
+        assert isinstance(alternatives, AnyOf)
+        together, waits = alternatives.members
+        assert isinstance(together, AllOf)
+        assert repr(together) == "(impatient & LibxcPolicy())"
+        assert type(waits).__name__ == "Waits"
+
+
+def test_quotes_within_a_name_are_part_of_it(tmp_path: Path) -> None:
+    (tmp_path / "it's.py").write_text(SOURCE)
+    assert isinstance(load_policy("it's.py:ready | it's.py:ready"), AnyOf)
+
+
 def test_combinations_bind_as_in_python() -> None:
     policy = load_policy("libxc|mine:impatient & downtime:ms=300 |abort-after:seconds=9")
     assert isinstance(policy, AnyOf)
     libxc, both, abort = policy.members
     assert isinstance(libxc, LibxcPolicy)
     assert isinstance(both, AllOf)
-    assert repr(both) == "(impatient & DowntimeTarget)"
+    assert repr(both) == "(impatient & DowntimeTarget(ms=300))"
     assert isinstance(abort, AbortAfter)
 
 
@@ -115,6 +137,18 @@ def test_combinations_bind_as_in_python() -> None:
         ("mine:number", [], "mine:number: .*int objects cannot be called"),
         ("mine:eventually", [], "mine:eventually: .*coroutine function"),
         ("libxc | mine:Waits", ["rounds=1"], "arguments are for a single policy"),
+        ("libxc |", [], r"no policy '': .* \(character 8 of 'libxc \|'\)$"),
+        ("libxc | & libxc", [], r"no policy '': .* \(character 9 of"),
+        ("libxc | mine:Nobody", [], r"mine has no Nobody \(character 9 of 'libxc \| mine:Nobody'\)$"),
+        ("libxc |  stop-after", [], r"StopAfter needs a limit: .* \(character 10 of"),
+        ('"mine.py:Waits', [], "the quotes that open at character 1 of .* are not closed"),
+        ("libxc | 'mine.py:Waits", [], "the quotes that open at character 9 of .* are not closed"),
+        ("'mine.py'", [], "a colon and a name must follow the quotes at character 10 of"),
+        ("'mine.py':", [], "a colon and a name must follow"),
+        ("'mine.py'Waits", [], "a colon and a name must follow"),
+        ("'':Waits", [], "no policy"),
+        (r"'\N{x}':Waits", [], "is not a Python string"),
+        ("'nowhere|x.py':Class", [], r"cannot load nowhere\|x.py: FileNotFoundError"),
     ],
 )
 def test_what_cannot_be_understood_is_explained(text: str, arguments: list[str], message: str) -> None:

@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 
 from xenmig._native import PAGE_SIZE
+from xenmig.cli.json_output import prints_to_stderr
 from xenmig.cli.migration import FAILED, WRONG_OPTION, DemoError, Plan, migrate
 from xenmig.cli.progress import progress_view
 from xenmig.cli.receiver import Transport
@@ -32,9 +33,14 @@ __all__ = ["demo"]
 DEFAULT_MEMORY = "256M"
 DEFAULT_POLICY = "downtime:ms=60 | stop-after:rounds=30"
 DEFAULT_MAP_COST_US = 20.0
-"""Makes the link about as fast as 1.6 Gbit/s, so that precopy has something to do and people see it."""
+"""Makes the link about as fast as 1.6 Gbit/s, slow enough to watch the precopy at work."""
 
 _PIPE_COLUMNS = 110
+_POLICY_HELP = (
+    f"What decides: {', '.join(BUILT_IN)}, with arguments as in downtime:ms=300; module:Class; file.py:name, "
+    'or "a|b.py":name if the file\'s name contains | or &; several combined with | and &; or none, for '
+    "libxc's rule built into the engine."
+)
 
 
 class ConsultMode(Enum):
@@ -64,13 +70,7 @@ def demo(  # noqa: PLR0913 - one for each option
         typer.Option(min=0, max=1e6, help="Microseconds that mapping a page takes, as on a slow host."),
     ] = DEFAULT_MAP_COST_US,
     transport: Annotated[Transport, typer.Option(help="How the stream gets across.")] = Transport.UNIX,
-    policy: Annotated[
-        str,
-        typer.Option(
-            help=f"Who decides: {', '.join(BUILT_IN)}, with arguments as in downtime:ms=300; module:Class; "
-            "file.py:name; combined with | and &; or none, for libxc's rule built into the engine."
-        ),
-    ] = DEFAULT_POLICY,
+    policy: Annotated[str, typer.Option(help=_POLICY_HELP)] = DEFAULT_POLICY,
     policy_arg: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="An argument for the policy's class.")
     ] = None,
@@ -78,34 +78,42 @@ def demo(  # noqa: PLR0913 - one for each option
         ConsultMode | None,
         typer.Option(help="When the policy is asked. Default: batch; with the policy none, round."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json", help="Print one JSON object and nothing else; what a policy prints goes to stderr."
+        ),
+    ] = False,
 ) -> None:
     """Migrate a simulated guest live to a second process, and compare the memory.
 
-    Ends with 0 if the memory is identical, 1 if it is not or something failed, 2 for wrong options, 3 if the
-    policy aborted, 130 after Ctrl-C.
+    Exit status: 0 if the memory is identical; 1 if it is not, or something failed; 2 for wrong options; 3 if
+    the policy aborted; 130 after Ctrl-C.
     """
     try:
-        size = _memory_bytes(memory, image)
-        who = _policy(policy, policy_arg or [])
-        when = consult or (ConsultMode.ROUND if who is None else ConsultMode.BATCH)
-        settings = {
-            "memory_bytes": size,
-            "vcpus": vcpus,
-            "workload": workload.value,
-            "rate_pages_per_s": rate,
-            "image": None if image is None else str(image),
-            "map_cost_us": map_cost_us,
-            "transport": transport.value,
-            "policy": policy,
-            "consult": when.value,
-        }
-        what = make_workload(workload, rate, size // PAGE_SIZE)
-        plan = Plan(size, vcpus, what, image, round(map_cost_us * 1000), transport, who, when.value, settings)
-        if not as_json:
-            _console().print(_introduction(plan))
-        with progress_view(_console(stderr=True)) as view:
-            report = migrate(plan, view)
+        with prints_to_stderr(wanted=as_json):
+            size = _memory_bytes(memory, image)
+            who = _policy(policy, policy_arg or [])
+            when = consult or (ConsultMode.ROUND if who is None else ConsultMode.BATCH)
+            settings = {
+                "memory_bytes": size,
+                "vcpus": vcpus,
+                "workload": workload.value,
+                "rate_pages_per_s": rate,
+                "image": None if image is None else str(image),
+                "map_cost_us": map_cost_us,
+                "transport": transport.value,
+                "policy": policy,
+                "consult": when.value,
+            }
+            what = make_workload(workload, rate, size // PAGE_SIZE)
+            plan = Plan(
+                size, vcpus, what, image, round(map_cost_us * 1000), transport, who, when.value, settings
+            )
+            if not as_json:
+                _console().print(_introduction(plan))
+            with progress_view(_console(stderr=True)) as view:
+                report = migrate(plan, view)
     except DemoError as error:
         if as_json:
             write_json({"error": str(error), **error.details})

@@ -33,7 +33,7 @@ class AbortAfter(BasePolicy):
     Example:
         >>> from xenmig import PrecopyStats
         >>> AbortAfter(seconds=600)(PrecopyStats.example(iteration=40, elapsed_s=601.5))
-        Verdict(decision=<Decision.ABORT: -1>, reason='not done after 601.5 s, the limit is 600 s')
+        Verdict(decision=Decision.ABORT, reason='not done after 601.5 s, the limit is 600 s')
     """
 
     def __init__(self, *, seconds: float) -> None:

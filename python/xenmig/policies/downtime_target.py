@@ -60,7 +60,7 @@ class DowntimeTarget(BasePolicy):
         ...     send_rate_bytes_per_s=1e9, dirty_rate_pages_per_s=10000.0,
         ... )
         >>> DowntimeTarget(ms=100)(stats)
-        <Decision.CONTINUE: 0>
+        Decision.CONTINUE
         >>> DowntimeTarget(ms=150)(stats).reason
         '25000 pages owed, expected downtime 122 ms of 150 ms'
     """

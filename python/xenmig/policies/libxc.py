@@ -27,11 +27,11 @@ class LibxcPolicy(BasePolicy):
     Example:
         >>> from xenmig import PrecopyStats
         >>> LibxcPolicy()(PrecopyStats.example(iteration=1, dirty_count=49, phase="before_round"))
-        Verdict(decision=<Decision.STOP_AND_COPY: 1>, reason='49 dirty pages, fewer than 50')
+        Verdict(decision=Decision.STOP_AND_COPY, reason='49 dirty pages, fewer than 50')
         >>> LibxcPolicy()(PrecopyStats.example(iteration=1, dirty_count=50, phase="before_round"))
-        <Decision.CONTINUE: 0>
+        Decision.CONTINUE
         >>> LibxcPolicy()(PrecopyStats.example(iteration=5, dirty_count=None, phase="after_round"))
-        Verdict(decision=<Decision.STOP_AND_COPY: 1>, reason='5 rounds sent')
+        Verdict(decision=Decision.STOP_AND_COPY, reason='5 rounds sent')
     """
 
     TARGET_DIRTY_PAGES = 50

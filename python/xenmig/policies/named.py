@@ -3,10 +3,11 @@
 
 ::
 
-    libxc                                      a built-in one
-    downtime:ms=300                            a built-in one with its arguments
-    module:Class   file.py:name                anybody's: a class is called with the arguments, an instance
+    libxc                                      a built-in policy
+    downtime:ms=300                            a built-in policy with its arguments
+    module:Class   file.py:name                your own: a class is called with the arguments, an instance
                                                or a plain function is taken as it is
+    "/srv/a|b.py":name                         a file whose name contains | or &
     downtime:ms=300 | stop-after:rounds=30     combined, as in Python: & binds more tightly than |
 """
 
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from xenmig.errors import PolicyError
 from xenmig.policies import AbortAfter, DowntimeTarget, LibxcPolicy, StopAfter
+from xenmig.policies._expression import PolicyNameError, Term, split
 from xenmig.policy import AllOf, AnyOf, check_policy
 
 if TYPE_CHECKING:
@@ -42,10 +44,6 @@ BUILT_IN: dict[str, Callable[..., Policy]] = {
 }
 
 
-class PolicyNameError(ValueError):
-    """A policy's name, or an argument for it, cannot be understood; the message says why."""
-
-
 def load_policy(
     text: str,
     arguments: Sequence[str] = (),
@@ -61,28 +59,33 @@ def load_policy(
         arguments: Arguments for it, each ``key=value``. A value is a Python literal, or a text.
         keywords: More arguments, whose values are taken as they are.
         working_directory: Whether modules of the working directory can be named, as for ``python -m``.
-        check_file: Called with the file of a policy before its code runs; raises if it shall not. Files that
+        check_file: Called with the file of a policy before its code runs; raises to prevent that. Files that
             such a file imports are not checked.
 
     Raises:
-        PolicyNameError: It describes no policy.
+        PolicyNameError: It describes no policy. The message says where the mistake is.
+
+    Example:
+        >>> load_policy("downtime:ms=300 | stop-after:rounds=30")
+        (DowntimeTarget(ms=300) | StopAfter(rounds=30))
     """
     given = keywords_of(arguments) | dict(keywords or {})
-    if given and ("|" in text or "&" in text):
+    expression = split(text)
+    if given and (len(expression) > 1 or len(expression[0]) > 1):
         raise PolicyNameError("arguments are for a single policy: write name:key=value in a combination")
     source = _Source(working_directory=working_directory, check_file=check_file)
     alternatives = []
-    for alternative in text.split("|"):
-        together = [_load_one(single.strip(), given, source) for single in alternative.split("&")]
+    for terms in expression:
+        together = [_load_one(term, given, source) for term in terms]
         alternatives.append(together[0] if len(together) == 1 else AllOf(*together))
     return alternatives[0] if len(alternatives) == 1 else AnyOf(*alternatives)
 
 
 def keywords_of(arguments: Sequence[str]) -> dict[str, Any]:
-    """Returns what a list of ``key=value`` says.
+    """Returns the arguments of a list of ``key=value``.
 
     Raises:
-        PolicyNameError: One of them is none.
+        PolicyNameError: An item is not of that form.
     """
     keywords: dict[str, Any] = {}
     for argument in arguments:
@@ -93,11 +96,20 @@ def keywords_of(arguments: Sequence[str]) -> dict[str, Any]:
     return keywords
 
 
-def _load_one(text: str, keywords: dict[str, Any], source: _Source) -> Policy:
-    name, _, rest = text.partition(":")
-    if name in BUILT_IN:
-        return _call(name, BUILT_IN[name], keywords_of(rest.split(",") if rest else ()) | keywords)
-    where, _, attribute = text.rpartition(":")
+def _load_one(term: Term, keywords: dict[str, Any], source: _Source) -> Policy:
+    try:
+        return _load(term, keywords, source)
+    except PolicyNameError as error:
+        raise PolicyNameError(f"{error}{term.place}") from error.__cause__
+
+
+def _load(term: Term, keywords: dict[str, Any], source: _Source) -> Policy:
+    text, where, attribute = term.text, term.source, term.rest
+    if where is None:
+        name, _, rest = text.partition(":")
+        if name in BUILT_IN:
+            return _call(name, BUILT_IN[name], keywords_of(rest.split(",") if rest else ()) | keywords)
+        where, _, attribute = text.rpartition(":")
     if not where or not attribute:
         known = ", ".join(BUILT_IN)
         raise PolicyNameError(f"no policy {text!r}: give one of {known}, or module:Class, or file.py:name")
@@ -119,14 +131,14 @@ def _call(name: str, make: Callable[..., object], keywords: dict[str, Any]) -> P
 
 
 class _Source:
-    """Where modules come from."""
+    """Loads modules by name or by file."""
 
     def __init__(self, *, working_directory: bool, check_file: Callable[[Path], object] | None) -> None:
         self._working_directory = working_directory
         self._check_file = check_file
 
     def load(self, where: str) -> ModuleType:
-        """Returns a module by its name, or the name of its file."""
+        """Returns a module by its name or its file's name."""
         try:
             if where.endswith(".py"):
                 return self._load_file(Path(where).resolve())
@@ -143,7 +155,7 @@ class _Source:
             self._check_file(path)
         spec = importlib.util.spec_from_file_location(path.stem, path)
         if spec is None or spec.loader is None:
-            raise ImportError(f"{path} is no Python file")
+            raise ImportError(f"{path} is not a Python file")
         module = importlib.util.module_from_spec(spec)
         # Dataclasses and pickle look a class's module up here.
         sys.modules.setdefault(path.stem, module)

@@ -43,12 +43,12 @@ class StopAfter(BasePolicy):
         >>> from xenmig import PrecopyStats
         >>> policy = StopAfter(rounds=3, seconds=60)
         >>> policy(PrecopyStats.example(iteration=2, elapsed_s=59.9))
-        <Decision.CONTINUE: 0>
+        Decision.CONTINUE
         >>> policy(PrecopyStats.example(iteration=3, elapsed_s=59.9))
-        Verdict(decision=<Decision.STOP_AND_COPY: 1>, reason='3 rounds sent, the limit')
+        Verdict(decision=Decision.STOP_AND_COPY, reason='3 rounds sent, the limit')
         >>> stats = PrecopyStats.example(iteration=4, phase="batch", ram_pages=1000, pages_sent=3000)
         >>> StopAfter(factor_of_ram=3)(stats)
-        Verdict(decision=<Decision.STOP_AND_COPY: 1>, reason='3000 pages sent, 3 x the RAM of 1000 pages')
+        Verdict(decision=Decision.STOP_AND_COPY, reason='3000 pages sent, 3 x the RAM of 1000 pages')
     """
 
     def __init__(

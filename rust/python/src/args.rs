@@ -78,7 +78,7 @@ impl<'py> FromPyObject<'_, 'py> for Fd {
 }
 
 /// Takes an integer that fits into `T`.
-fn integer<'a, 'py, T>(value: Borrowed<'a, 'py, PyAny>, which_fit: &str) -> PyResult<T>
+pub(crate) fn integer<'a, 'py, T>(value: Borrowed<'a, 'py, PyAny>, which_fit: &str) -> PyResult<T>
 where
     T: FromPyObject<'a, 'py, Error = PyErr>,
 {

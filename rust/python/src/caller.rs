@@ -50,7 +50,7 @@ impl Caller for PyCaller {
 
     fn progress(&mut self, stats: &PrecopyStats) -> Result<(), CallerError> {
         let Some(on_progress) = &self.on_progress else { return Ok(()) };
-        attached(|py| on_progress.call1(py, (PyPrecopyStats(stats.clone()),)).map(drop))
+        attached(|py| on_progress.call1(py, (PyPrecopyStats::from(stats),)).map(drop))
     }
 }
 

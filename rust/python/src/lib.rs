@@ -15,6 +15,7 @@ mod decision;
 mod detach;
 mod endpoint;
 mod errors;
+mod field;
 mod host;
 mod policy;
 mod record;

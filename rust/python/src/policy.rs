@@ -30,7 +30,7 @@ impl PyPolicy {
 
     fn ask(&self, py: Python<'_>, stats: &PrecopyStats) -> PyResult<Verdict> {
         let policy = self.policy.bind(py);
-        let answer = policy.call1((PyPrecopyStats(stats.clone()),))?;
+        let answer = policy.call1((PyPrecopyStats::from(stats),))?;
         match self.answers.read(&answer)? {
             Some(verdict) => Ok(verdict),
             None => Err(no_answer(policy, &answer)),

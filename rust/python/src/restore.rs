@@ -69,7 +69,7 @@ pub(crate) fn restore(
     let report = detached(py, || {
         xenmig_engine::restore::restore(&*host.0, domid.0, &mut source, &options, &mut caller)
     })?;
-    Ok(PyRestoreResult(Restored { domid: domid.0, report }))
+    Ok(PyRestoreResult::from(&Restored { domid: domid.0, report }))
 }
 
 /// `XGR_SDD_MISSING_*` of `xenguest.h`.
@@ -93,7 +93,7 @@ impl RestoreCaller for Receiver {
         let (Some(on_progress), RestoreEvent::Progress(progress)) = (&self.on_progress, event) else {
             return Ok(());
         };
-        attached(|py| on_progress.call1(py, (PyRestoreProgress(progress.clone()),)).map(drop))
+        attached(|py| on_progress.call1(py, (PyRestoreProgress::from(progress),)).map(drop))
     }
 }
 

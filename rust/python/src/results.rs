@@ -3,14 +3,17 @@
 
 use std::time::Duration;
 
-use pyo3::{IntoPyObjectExt, prelude::*, types::PyDict};
+use pyo3::{
+    prelude::*,
+    types::{PyDict, PyType},
+};
 use xenmig_engine::{
     GuestState, SaveReport,
     restore::{RestoreProgress, RestoreReport},
 };
 use xenmig_types::Domid;
 
-use crate::{record::record, stats::PyRoundStats};
+use crate::{field::Field, record::record, stats::PyRoundStats};
 
 /// A save that succeeded, and what was saved.
 #[derive(Debug)]
@@ -20,25 +23,21 @@ pub(crate) struct Saved {
     pub(crate) report: SaveReport,
 }
 
-/// A save that succeeded: the stream is whole and the guest is suspended.
-#[pyclass(frozen, module = "xenmig._native", name = "SaveResult")]
-#[derive(Debug)]
-pub(crate) struct PySaveResult(pub(crate) Saved);
-
 record! {
-    PySaveResult;
+    /// A save that succeeded: the stream is whole and the guest is suspended.
+    PySaveResult = "SaveResult" of Saved;
     /// The domain.
     domid: u16 => |saved| saved.domid.get();
     /// Whether memory was sent while the guest ran.
     live: bool => |saved| saved.live;
     /// What the guest is doing now: ``"suspended"``, after every save that succeeds.
-    guest_state: &'static str => |_saved| GuestState::Suspended.name();
+    guest_state: String => |_saved| GuestState::Suspended.name().to_owned();
     /// Size of the p2m in pages, holes included.
     p2m_size: u64 => |saved| saved.report.p2m_size;
     /// Rounds sent while the guest ran.
     rounds: u32 => |saved| saved.report.rounds;
     /// Every round, and the passes over the suspended guest.
-    passes: Vec<PyRoundStats> => |saved| saved.report.passes.iter().cloned().map(PyRoundStats).collect();
+    passes: Vec<PyRoundStats> => |saved| saved.report.passes.iter().map(PyRoundStats::from).collect::<Vec<_>>();
     /// Pages taken out of dirty bitmaps.
     pages_claimed: u64 => |saved| saved.report.pages_claimed;
     /// Pages whose contents were written, a page as often as it was written.
@@ -52,11 +51,11 @@ record! {
     /// How often the policy was asked.
     consults: u64 => |saved| saved.report.consults;
     /// What ended the precopy: ``"stop_and_copy"``; ``None`` for a save that was not live.
-    decision: Option<&'static str> => |saved| saved.report.verdict.as_ref().map(|_| "stop_and_copy");
+    decision: Option<String> => |saved| saved.report.verdict.as_ref().map(|_| "stop_and_copy".to_owned());
     /// Why the policy ended the precopy, if it said so.
-    reason: Option<&str> => |saved| saved.report.verdict.as_ref().and_then(|verdict| verdict.reason.as_deref());
+    reason: Option<String> => |saved| saved.report.verdict.as_ref().and_then(|verdict| verdict.reason.clone());
     /// Seconds from the call to the last byte.
-    elapsed_s: f64 => |saved| saved.report.elapsed.as_secs_f64();
+    elapsed_s: Duration => |saved| saved.report.elapsed;
     /// Milliseconds for which the guest did not run, up to the last byte of the stream.
     downtime_ms: f64 => |saved| ms(saved.report.downtime.total);
     /// The part of the downtime until the guest was suspended.
@@ -71,13 +70,9 @@ record! {
     warnings: Vec<String> => |saved| saved.report.warnings.clone();
 }
 
-/// How far a restore has come.
-#[pyclass(frozen, module = "xenmig._native", name = "RestoreProgress")]
-#[derive(Debug)]
-pub(crate) struct PyRestoreProgress(pub(crate) RestoreProgress);
-
 record! {
-    PyRestoreProgress;
+    /// How far a restore has come.
+    PyRestoreProgress = "RestoreProgress" of RestoreProgress;
     /// Records read so far.
     records: u64 => |progress| progress.records;
     /// Pages whose contents came so far, a page as often as it came.
@@ -89,7 +84,7 @@ record! {
     /// Whether pages are being compared rather than written.
     verifying: bool => |progress| progress.verifying;
     /// Seconds since the restore began.
-    elapsed_s: f64 => |progress| progress.elapsed.as_secs_f64();
+    elapsed_s: Duration => |progress| progress.elapsed;
 }
 
 /// A restore that succeeded, and into which domain.
@@ -99,13 +94,9 @@ pub(crate) struct Restored {
     pub(crate) report: RestoreReport,
 }
 
-/// A restore that succeeded: the domain is complete and paused.
-#[pyclass(frozen, module = "xenmig._native", name = "RestoreResult")]
-#[derive(Debug)]
-pub(crate) struct PyRestoreResult(pub(crate) Restored);
-
 record! {
-    PyRestoreResult;
+    /// A restore that succeeded: the domain is complete and paused.
+    PyRestoreResult = "RestoreResult" of Restored;
     /// The domain.
     domid: u16 => |restored| restored.domid.get();
     /// Pages whose contents came, a page as often as it came.
@@ -139,7 +130,7 @@ record! {
     /// Major and minor version of the sender's Xen; a major version of 0 means a converted legacy image.
     xen_version: (u32, u32) => |restored| (restored.report.xen_major, restored.report.xen_minor);
     /// Seconds from the call to its end.
-    elapsed_s: f64 => |restored| restored.report.elapsed.as_secs_f64();
+    elapsed_s: Duration => |restored| restored.report.elapsed;
 }
 
 fn ms(time: Duration) -> f64 {

@@ -60,7 +60,7 @@ pub(crate) fn save(
         let asked = policy.as_mut().map(|policy| -> &mut dyn Policy { policy });
         xenmig_engine::save(&*host.0, domid.0, &mut sink, &options, asked, &mut caller)
     })?;
-    Ok(PySaveResult(Saved { domid: domid.0, live, report }))
+    Ok(PySaveResult::from(&Saved { domid: domid.0, live, report }))
 }
 
 impl Raise for SaveFailure {
@@ -79,7 +79,7 @@ impl Raise for SaveFailure {
                 errors::exception(py, "PolicyAbort", (message,), aftermath, |details| {
                     details.set_item("reason", reason)?;
                     details.set_item("iteration", stats.iteration)?;
-                    details.set_item("stats", PyPrecopyStats(*stats))
+                    details.set_item("stats", PyPrecopyStats::from(&*stats))
                 })
             }
             SaveError::Claim(ClaimError::Held { holder, .. }) => {

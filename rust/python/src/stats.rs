@@ -2,16 +2,20 @@
 //! What a policy and a progress callback are told: the engine's statistics, copied once per consult and turned into
 //! Python numbers only where a field is read.
 
-use pyo3::{IntoPyObjectExt, exceptions::PyValueError, prelude::*, types::PyDict};
+use std::time::Duration;
+
+use pyo3::{
+    exceptions::PyValueError,
+    prelude::*,
+    types::{PyDict, PyType},
+};
 use xenmig_engine::{Phase, PrecopyStats, RoundStats};
 use xenmig_types::PAGE_SHIFT;
 
-use crate::{
-    args::{self, Count, count},
-    record::record,
-};
+use crate::{args::shown, field::Field, record::record};
 
-const PHASES: [(&str, Phase); 5] = [
+/// The phases by name.
+pub(crate) const PHASES: [(&str, Phase); 5] = [
     (Phase::BeforeRound.name(), Phase::BeforeRound),
     (Phase::Batch.name(), Phase::Batch),
     (Phase::AfterRound.name(), Phase::AfterRound),
@@ -19,13 +23,9 @@ const PHASES: [(&str, Phase); 5] = [
     (Phase::Verify.name(), Phase::Verify),
 ];
 
-/// What is known at one consult. The first three fields are libxc's `struct precopy_stats`.
-#[pyclass(frozen, module = "xenmig._native", name = "PrecopyStats")]
-#[derive(Debug)]
-pub(crate) struct PyPrecopyStats(pub(crate) PrecopyStats);
-
 record! {
-    PyPrecopyStats;
+    /// What is known at one consult. The first three fields are libxc's `struct precopy_stats`.
+    PyPrecopyStats = "PrecopyStats" of PrecopyStats, || PrecopyStats::new(0, 0);
     /// Rounds sent so far.
     iteration: u32 => |stats| stats.iteration;
     /// Sum of the dirty counts of the rounds sent so far, in pages; holes count as well.
@@ -34,7 +34,7 @@ record! {
     dirty_count: Option<u64> => |stats| stats.dirty_count;
     /// When the question is asked: ``"before_round"``, ``"batch"`` or ``"after_round"``. Progress is also reported
     /// in ``"stop_and_copy"`` and ``"verify"``, when the guest is suspended.
-    phase: &'static str => |stats| stats.phase.name();
+    phase: Phase => |stats| stats.phase;
     /// Size of the p2m in pages, holes included.
     p2m_size: u64 => |stats| stats.p2m_size;
     /// Pages of memory that the domain had when the save began.
@@ -51,87 +51,76 @@ record! {
     pages_remaining: u64 => |stats| stats.pages_remaining;
     /// Pages dirtied since the last CLEAN, as of the last PEEK; ``None`` if there was none in this round.
     pages_redirtied: Option<u64> => |stats| stats.pages_redirtied;
-    /// Pages that the final pass would have to send if the guest were suspended now: an upper bound, as a page may
-    /// be both unsent and dirty again.
-    pages_owed: u64 => |stats| stats.pages_owed();
     /// Bytes written to the stream so far.
     bytes_sent: u64 => |stats| stats.bytes_sent;
     /// Seconds since the save began.
-    elapsed_s: f64 => |stats| stats.elapsed.as_secs_f64();
+    elapsed_s: Duration => |stats| stats.elapsed;
     /// Seconds since the round began; 0 before it.
-    round_elapsed_s: f64 => |stats| stats.round_elapsed.as_secs_f64();
+    round_elapsed_s: Duration => |stats| stats.round_elapsed;
     /// Bytes per second that the stream took lately; ``None`` before the first batch.
     send_rate_bytes_per_s: Option<f64> => |stats| stats.send_rate;
     /// Pages per second that the guest dirtied lately, each counted once a CLEAN; ``None`` before the first CLEAN or
     /// PEEK.
     dirty_rate_pages_per_s: Option<f64> => |stats| stats.dirty_rate;
-    /// Seconds that ``pages_owed`` would take at the present send rate; ``None`` while there is no rate.
-    expected_copy_s: Option<f64> => |stats| stats.expected_copy_s();
+    @derived {
+        /// Pages that the final pass would have to send if the guest were suspended now: an upper bound, as a page may
+        /// be both unsent and dirty again.
+        pages_owed: u64 => |stats| stats.pages_owed();
+        /// Seconds that ``pages_owed`` would take at the present send rate; ``None`` while there is no rate.
+        expected_copy_s: Option<f64> => |stats| stats.expected_copy_s();
+    }
     {
-        /// Makes statistics by hand, for a test of a policy.
-        #[staticmethod]
-        #[pyo3(signature = (
-            *, iteration = 0, total_written = 0, dirty_count = None, phase = "before_round",
-            p2m_size = 0, ram_pages = 0, pages_claimed = 0, pages_sent = 0,
-            pages_skipped = 0, pages_deferred = 0, pages_remaining = 0, pages_redirtied = None,
-            bytes_sent = 0, elapsed_s = 0.0, round_elapsed_s = 0.0, send_rate_bytes_per_s = None,
-            dirty_rate_pages_per_s = None,
-        ))]
-        #[expect(clippy::too_many_arguments, reason = "one for each field")]
-        fn example(
-            #[pyo3(from_py_with = count)] iteration: u64,
-            #[pyo3(from_py_with = count)] total_written: u64,
-            dirty_count: Option<Count>,
-            phase: &str,
-            #[pyo3(from_py_with = count)] p2m_size: u64,
-            #[pyo3(from_py_with = count)] ram_pages: u64,
-            #[pyo3(from_py_with = count)] pages_claimed: u64,
-            #[pyo3(from_py_with = count)] pages_sent: u64,
-            #[pyo3(from_py_with = count)] pages_skipped: u64,
-            #[pyo3(from_py_with = count)] pages_deferred: u64,
-            #[pyo3(from_py_with = count)] pages_remaining: u64,
-            pages_redirtied: Option<Count>,
-            #[pyo3(from_py_with = count)] bytes_sent: u64,
-            elapsed_s: f64,
-            round_elapsed_s: f64,
-            send_rate_bytes_per_s: Option<f64>,
-            dirty_rate_pages_per_s: Option<f64>,
-        ) -> PyResult<Self> {
-            Ok(Self(PrecopyStats {
-                iteration: rounds("iteration", iteration)?,
-                total_written,
-                dirty_count: dirty_count.map(|count| count.0),
-                phase: args::choice("phase", phase, &PHASES).map_err(PyValueError::new_err)?,
-                p2m_size,
-                ram_pages: memory("ram_pages", ram_pages)?,
-                pages_claimed,
-                pages_sent,
-                pages_skipped,
-                pages_deferred,
-                pages_remaining,
-                pages_redirtied: pages_redirtied.map(|count| count.0),
-                bytes_sent,
-                elapsed: args::seconds("elapsed_s", elapsed_s)?,
-                round_elapsed: args::seconds("round_elapsed_s", round_elapsed_s)?,
-                send_rate: rate("send_rate_bytes_per_s", send_rate_bytes_per_s)?,
-                dirty_rate: rate("dirty_rate_pages_per_s", dirty_rate_pages_per_s)?,
-            }))
+        /// Makes statistics by hand, for a test of a policy, or again from what ``to_dict`` gave.
+        ///
+        /// Each field may be given by its name. Counts and times are 0 by default, the phase is ``"before_round"``,
+        /// all else is ``None``. ``pages_owed`` and ``expected_copy_s`` follow from the other fields: if they are given,
+        /// they must agree.
+        #[classmethod]
+        #[pyo3(signature = (**fields))]
+        fn example(class: &Bound<'_, PyType>, fields: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
+            let usual = PrecopyStats { dirty_count: None, pages_remaining: 0, ..PrecopyStats::new(0, 0) };
+            let all = Self::from(&usual).to_dict(class.py())?;
+            for (name, value) in fields.into_iter().flatten() {
+                all.set_item(name, value)?;
+            }
+            let claimed = Self::_from_dict(class, &all)?.source();
+            check(&claimed)?;
+            let made = Self::from(&claimed);
+            if let Some(given) = fields {
+                made.check_derived(given)?;
+            }
+            Ok(made)
         }
     }
 }
 
-/// What became of one round, or of a pass over the memory of the suspended guest.
-#[pyclass(frozen, module = "xenmig._native", name = "RoundStats")]
-#[derive(Debug)]
-pub(crate) struct PyRoundStats(pub(crate) RoundStats);
+impl PyPrecopyStats {
+    /// Compares the derived fields that are given with what follows from the others.
+    fn check_derived(&self, given: &Bound<'_, PyDict>) -> PyResult<()> {
+        let made = self.to_dict(given.py())?;
+        for name in Self::DERIVED {
+            let (Some(given), Some(follows)) = (given.get_item(name)?, made.get_item(name)?) else {
+                continue;
+            };
+            if !same(&given, &follows)? {
+                return Err(PyValueError::new_err(format!(
+                    "{name} is {}, but {follows} follows from the other fields: leave it out, or correct them",
+                    shown(&given)
+                )));
+            }
+        }
+        Ok(())
+    }
+}
 
 record! {
-    PyRoundStats;
+    /// What became of one round, or of a pass over the memory of the suspended guest.
+    PyRoundStats = "RoundStats" of RoundStats;
     /// The round's number, from 0.
     iteration: u32 => |round| round.iteration;
     /// ``"before_round"`` for a round of the precopy, ``"stop_and_copy"`` for the final pass, ``"verify"`` for the
     /// pass that sends everything once more.
-    phase: &'static str => |round| round.phase.name();
+    phase: Phase => |round| round.phase;
     /// Pages that the dirty bitmap held for it, those that were never reached included.
     dirty_count: u64 => |round| round.dirty_count;
     /// Pages taken out of the bitmap.
@@ -145,28 +134,33 @@ record! {
     /// Bytes written to the stream.
     bytes_sent: u64 => |round| round.bytes_sent;
     /// How long it took, in seconds.
-    elapsed_s: f64 => |round| round.elapsed.as_secs_f64();
+    elapsed_s: Duration => |round| round.elapsed;
 }
 
-/// Takes a size of memory in pages, whose bytes must be countable.
-fn memory(name: &str, pages: u64) -> PyResult<u64> {
-    if pages <= u64::MAX >> PAGE_SHIFT {
-        Ok(pages)
-    } else {
-        Err(PyValueError::new_err(format!("{name} is {pages}: an address space has 2**52 pages")))
+/// Checks what the engine takes for granted.
+fn check(stats: &PrecopyStats) -> PyResult<()> {
+    if stats.ram_pages > u64::MAX >> PAGE_SHIFT {
+        let message =
+            format!("ram_pages: {} is too large: an address space has 2**52 pages", stats.ram_pages);
+        return Err(PyValueError::new_err(message));
     }
-}
-
-fn rounds(name: &str, rounds: u64) -> PyResult<u32> {
-    u32::try_from(rounds)
-        .map_err(|_| PyValueError::new_err(format!("{name} is {rounds}: give 0 to 2**32 - 1")))
-}
-
-fn rate(name: &str, per_second: Option<f64>) -> PyResult<Option<f64>> {
-    match per_second {
-        Some(rate) if !(0.0..f64::INFINITY).contains(&rate) => {
-            Err(PyValueError::new_err(format!("{name} is {rate:?}: a rate is 0 or more, and finite")))
+    for (name, rate) in
+        [("send_rate_bytes_per_s", stats.send_rate), ("dirty_rate_pages_per_s", stats.dirty_rate)]
+    {
+        if rate.is_some_and(f64::is_infinite) {
+            return Err(PyValueError::new_err(format!("{name} is infinite: give a finite rate")));
         }
-        rate => Ok(rate),
     }
+    Ok(())
+}
+
+/// Says whether two numbers, or `None`s, are the same, but for rounding.
+fn same(given: &Bound<'_, PyAny>, follows: &Bound<'_, PyAny>) -> PyResult<bool> {
+    /// What is left of a number that was written with nine digits.
+    const PRECISION: f64 = 1e-8;
+    if given.eq(follows)? {
+        return Ok(true);
+    }
+    let numbers = (given.extract::<f64>(), follows.extract::<f64>());
+    Ok(matches!(numbers, (Ok(a), Ok(b)) if (a - b).abs() <= PRECISION * b.abs()))
 }
