@@ -22,6 +22,7 @@ INTERNAL = {
     "xenmig._native": "the extension: xenmig exports what is for users",
     "xenmig.cli": "the command line",
     "xenmig.helper": "the save helper, a program",
+    "xenmig.policy_arguments": "behind BasePolicy",
     "xenmig.progress_text": "texts of the programs",
     "xenmig.xen.suspension": "behind Xen.suspend",
     "xenmig.xen.xenstore": "behind Xen.suspend",

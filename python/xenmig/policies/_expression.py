@@ -15,8 +15,6 @@ import ast
 import re
 from dataclasses import dataclass
 
-__all__ = ["PolicyNameError", "Term", "split"]
-
 _QUOTED = re.compile(r"""("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')""", re.DOTALL)
 
 

@@ -7,13 +7,13 @@ use pyo3::{
     IntoPyObjectExt,
     exceptions::{PyTypeError, PyValueError},
     prelude::*,
-    types::{PyBool, PyDict, PyList},
+    types::{PyBool, PyList},
 };
 use xenmig_engine::Phase;
 
 use crate::{
     args::{self, shown},
-    stats::{PHASES, PyRoundStats},
+    stats::PHASES,
 };
 
 /// One field of a record.
@@ -100,7 +100,7 @@ impl Field for String {
     }
 
     fn take(value: &Bound<'_, PyAny>) -> PyResult<Self> {
-        Ok(value.extract()?)
+        value.extract()
     }
 }
 
@@ -114,29 +114,13 @@ impl Field for Phase {
     }
 }
 
-impl Field for PyRoundStats {
-    fn show<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        self.clone().into_bound_py_any(py)
-    }
-
-    fn plain<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        Ok(self.to_dict(py)?.into_any())
-    }
-
-    fn take(value: &Bound<'_, PyAny>) -> PyResult<Self> {
-        match value.cast::<Self>() {
-            Ok(round) => Ok(round.get().clone()),
-            Err(_) => {
-                let fields = value.cast::<PyDict>().map_err(|_| not_a("statistics of a round", value))?;
-                Self::_from_dict(&value.py().get_type::<Self>(), fields)
-            }
-        }
-    }
-}
-
 impl<T: Field> Field for Option<T> {
     fn show<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         self.as_ref().map_or_else(|| Ok(py.None().into_bound(py)), |value| value.show(py))
+    }
+
+    fn plain<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.as_ref().map_or_else(|| Ok(py.None().into_bound(py)), |value| value.plain(py))
     }
 
     fn take(value: &Bound<'_, PyAny>) -> PyResult<Self> {

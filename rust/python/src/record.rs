@@ -50,6 +50,23 @@ macro_rules! record {
             $class, $source, $(|| $start)?; [$($field => |$from| $value;)*] [$($($derived)*)?]
         }
 
+        impl $crate::field::Field for $class {
+            fn show<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+                pyo3::IntoPyObjectExt::into_bound_py_any(self.clone(), py)
+            }
+
+            fn plain<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+                Ok(self.to_dict(py)?.into_any())
+            }
+
+            fn take(value: &Bound<'_, PyAny>) -> PyResult<Self> {
+                match value.cast::<Self>() {
+                    Ok(record) => Ok(record.get().clone()),
+                    Err(_) => Self::_from_dict(&value.py().get_type::<Self>(), value.cast::<PyDict>()?),
+                }
+            }
+        }
+
         #[pymethods]
         impl $class {
             $(
@@ -167,7 +184,8 @@ impl<'a, 'py> Fields<'a, 'py> {
 
     /// Checks that there are no others.
     pub(crate) fn all_taken(&self) -> PyResult<()> {
-        let known = |name: &Bound<'_, PyAny>| name.extract::<&str>().is_ok_and(|name| self.taken.contains(&name));
+        let known =
+            |name: &Bound<'_, PyAny>| name.extract::<&str>().is_ok_and(|name| self.taken.contains(&name));
         match self.given.keys().iter().find(|name| !known(name)) {
             None => Ok(()),
             Some(name) => Err(PyTypeError::new_err(format!("{} has no field {}", self.class, shown(&name)))),
