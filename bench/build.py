@@ -53,7 +53,7 @@ def check_profile(artifact: dict[str, Any]) -> None:
 
 
 def fakexen(*, release: bool) -> Path:
-    """Builds the library as far as it is not built, and returns where it is.
+    """Builds the library unless it is up to date, and returns its path.
 
     Args:
         release: Whether it is to be measured; else the build that the tests use will do.

@@ -3,7 +3,7 @@
 
 A round begins with a CLEAN; then it is asked about twice, before it is sent and after. What lies between an
 answer and the next question is the engine's time, and the fake kernel's; the policy's own is not in it. The
-policy goes on for so many rounds, then stops.
+policy goes on for a number of rounds, then stops.
 """
 
 from __future__ import annotations

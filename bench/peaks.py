@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Peaks"]
 
-#: Pages of the guest that nobody has touched: they are zero, and take memory when they are first mapped.
+#: Pages that the guest has never touched: they are zero, and take memory when they are first mapped.
 _UNTOUCHED: dict[str, Any] = {"warm": False}
 
 

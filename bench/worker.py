@@ -172,7 +172,7 @@ class Work:
         return measure(self._fakexen, domid, fd, rounds)
 
     def write(self, fd: int, *, count: int) -> Timing:
-        """Writes so many bytes, 4 MiB at a time."""
+        """Writes a number of bytes, 4 MiB at a time."""
 
         def write() -> None:
             left = count

@@ -87,7 +87,7 @@ def parse(body: bytes) -> Message:
 
 
 def _read(fd: int, size: int, deadline_s: float) -> bytes:
-    """Reads so many bytes, or none at the end."""
+    """Reads a number of bytes, or none at the end."""
     data = b""
     while len(data) < size:
         ready, _, _ = select.select([fd], [], [], max(0.0, deadline_s - time.monotonic()))

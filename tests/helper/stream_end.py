@@ -50,7 +50,7 @@ class Reader(threading.Thread):
         """Waits for the end and returns everything.
 
         Raises:
-            TimeoutError: Somebody still has the other side open.
+            TimeoutError: The other side is still open.
         """
         self.join(timeout_s)
         if self.is_alive():

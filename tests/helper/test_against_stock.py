@@ -67,7 +67,7 @@ def test_the_same_stream_by_the_same_messages(
     assert explain(tmp_path / "stock", tmp_path / "ours") is None
     assert is_whole(tmp_path / "ours")
     assert stock.calls == SAVED
-    # For a save that is not live the device model need not log what nobody will read.
+    # For a save that is not live the device model need not log: the log would not be read.
     wanted = [call for call in SAVED if flags & LIVE or call.name != "switch_qemu_logdirty"]
     assert ours.calls == wanted
     assert (stock.status, ours.status) == (0, 0)

@@ -136,7 +136,7 @@ TRACE = {"FAKEXEN_TRACE": "1"}
 
 
 def assert_cleaned_up(saved: Toolstack) -> None:
-    """Asserts that a helper that nobody listens to has ended by itself, and switched log-dirty mode off."""
+    """Asserts that a helper without a listener has ended by itself, and switched log-dirty mode off."""
     assert saved.process.wait(TIMEOUT_S) == 1
     calls = [line for line in saved.stderr.splitlines() if line.startswith("fakexen: ")]
     on = max((n for n, line in enumerate(calls) if "shadow_enable_logdirty" in line), default=None)
@@ -151,7 +151,7 @@ def test_libxl_is_gone_instead_of_suspending(starter: Starter, helper: Path, tmp
     saved.until("suspend")
     saved.hang_up()
     assert_cleaned_up(saved)
-    # It has not been suspended, so nobody need resume it.
+    # It has not been suspended, so it need not be resumed.
     assert "resume" not in saved.stderr
     assert not is_whole(tmp_path / "stream")
 

@@ -36,7 +36,7 @@ SIGPIPE_BIT = 1 << 12
 
 
 def save_arguments(flags: int = LIVE, cbflags: int = CBFLAGS, stream_type: int = 0) -> list[str]:
-    """A save to descriptor 9, which is not open: nobody may write to it."""
+    """A save to descriptor 9, which is not open and must not be written to."""
     return ["--save-domain", "9", "-1", "5", str(flags), str(cbflags), str(stream_type)]
 
 
@@ -113,7 +113,7 @@ def test_a_stream_is_handed_over_as_it_came(bare_starter: Starter, helper: Path,
     started = bare_starter.start(helper, arguments, environment=environment, pass_fds=[ours]).run()
     assert_handed_over(started, fake_stock, arguments)
     assert (fake_stock.parent / "stream").exists()
-    assert os.read(ours, 100) == b"the stream", "nobody has read of it"
+    assert os.read(ours, 100) == b"the stream", "something has been read from it"
     os.close(ours)
     os.close(theirs)
 

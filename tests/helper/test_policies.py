@@ -147,7 +147,7 @@ def test_one_from_the_file(starter: Starter, helper: Path) -> None:
     [
         ("nonsense", "no policy 'nonsense'"),
         ("here:function", "cannot load here: ModuleNotFoundError"),
-        ("mine:Nobody", "mine has no Nobody"),
+        ("mine:Missing", "mine has no Missing"),
         ("mine:Patient | libxc", "arguments are for a single policy"),
         ("nowhere.py:name", "cannot load nowhere.py: FileNotFoundError"),
     ],

@@ -70,7 +70,7 @@ class Record(NamedTuple):
             return f"word {(at - 8) // 8} of {len(words)}"
         sent = [word & (1 << PFN_BITS) - 1 for word in words if word >> 60 not in WITHOUT_DATA]
         page, byte = divmod(at - 8 - 8 * len(words), PAGE_BYTES)
-        return f"byte {byte} of pfn {sent[page]:#x}" if page < len(sent) else "behind its pages"
+        return f"byte {byte} of pfn {sent[page]:#x}" if page < len(sent) else "after its pages"
 
 
 def page_words(body: bytes) -> tuple[int, ...]:
@@ -80,7 +80,7 @@ def page_words(body: bytes) -> tuple[int, ...]:
 
 
 def records(stream: bytes) -> Iterator[Record]:
-    """Takes a stream apart, as far as it goes."""
+    """Takes a stream apart, up to its end or the first error."""
     at = IMAGE_HEADER_BYTES + DOMAIN_HEADER_BYTES
     yield Record(0, None, 0, stream[:at])
     for number in count(1):

@@ -3,7 +3,7 @@
 
 libxencall calls the logger while it holds a lock that all its handles in the process share, and the logger
 needs the interpreter. So whoever has the interpreter must not wait for that lock. Run under ``LD_PRELOAD``
-by ``test_threads.py``; it hangs if somebody does.
+by ``test_threads.py``; it hangs otherwise.
 """
 
 from __future__ import annotations

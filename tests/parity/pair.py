@@ -75,7 +75,7 @@ def assert_same(libxc: Saved, xenmig: Saved) -> None:
     difference = explain(libxc.stream, xenmig.stream)
     assert difference is None, difference
     assert xenmig.outcome.consults == libxc.outcome.consults
-    # For a save that is not live xenmig does not have the device model log what nobody will read.
+    # For a save that is not live xenmig does not let the device model log: the log would not be read.
     wanted = [event for event in libxc.outcome.events if libxc.options.live or "qemu_logdirty" not in event]
     assert xenmig.outcome.events == wanted
     counts = [{name: saved.calls.get(name, 0) for name in SAME_CALLS} for saved in (libxc, xenmig)]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tests.parity.fakexen import Fakexen
     from tests.parity.protocol import Policy, SaveOptions
 
-#: libxc's default policy stops below so many dirty pages, or after so many rounds.
+#: libxc's default policy stops below this number of dirty pages, or after this number of rounds.
 TARGET_DIRTY_PAGES, MAX_ROUNDS = 50, 5
 
 

@@ -39,7 +39,7 @@ ANSWERED = [[], [200, 100, 300, 80], [PAGES] * 6, [0, 1000, 0, 49, 1]]
 
 
 def steps(dirtied: list[int]) -> list[Step]:
-    """Returns the script of a guest that dirties so many pages before each CLEAN, from the last pfn down."""
+    """Returns the script of a guest that dirties pages before each CLEAN, from the last pfn down."""
     return [
         Step("before_clean", n, write=[(PAGES - count, PAGES)]) for n, count in enumerate(dirtied) if count
     ]

@@ -98,7 +98,7 @@ def test_both_restore_the_same_domain(
     source = xen.create(replace(shape, steps=BUSY))
     saved = xen.save(saver, source, stream, options)
     assert not saved.failed, saved.messages
-    # Of a save that is not live xenmig leaves log-dirty mode as it finds it: somebody else's, here.
+    # A save that is not live leaves log-dirty mode as it finds it: here another program switched it on.
     kept = saver == "xenmig" and shape.vram_tracking and not options.live
     assert (xen.state(source)["state"], xen.state(source)["logdirty_on"]) == ("shutdown", kept)
     targets, outcomes = [], []

@@ -206,7 +206,7 @@ def test_each_allocation_of_hypercall_memory(
     # A restore that cannot ask for superpages asks for small pages: each such call allocates twice at most.
     assert failures >= calls[job][ALLOCATION] - 2 * SUPERPAGE_CALLS
     # libxenctrl's memory_op itself leaks its argument, of one page, if its second allocation fails; so does
-    # a save by libxc. Nothing of ours is left.
+    # a save by libxc. Nothing of the save is left.
     assert left == [{"buffers_now": 1}]
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Domains, guests and policies that nobody thought of: both engines still give the same bytes."""
+"""Domains, guests and policies that are generated: both engines still give the same bytes."""
 
 from __future__ import annotations
 
@@ -89,6 +89,6 @@ options = st.one_of(
 def test_any_domain(*, xen: Worker, tmp_path: Path, spec: DomainSpec, options: SaveOptions) -> None:
     xen.reset()
     libxc, xenmig = save_alike(xen, spec, tmp_path, options)
-    # libxc switches log-dirty mode off also where it has no use for it, and thus somebody else's.
+    # libxc switches log-dirty mode off even if another program switched it on.
     kept = spec.vram_tracking and not options.live
     assert xen.state(xenmig.domid) == xen.state(libxc.domid) | {"domid": xenmig.domid, "logdirty_on": kept}

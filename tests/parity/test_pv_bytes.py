@@ -36,7 +36,7 @@ def test_shapes(*, xen: Worker, tmp_path: Path, options: SaveOptions, spec: Doma
     libxc, xenmig = save_alike(xen, with_steps(xen, spec, busy), tmp_path, options)
     assert xenmig.state is not None
     assert xenmig.state["pv"] is not None
-    # libxc switches log-dirty mode off also where it has no use for it, and thus somebody else's.
+    # libxc switches log-dirty mode off even if another program switched it on.
     kept = spec.vram_tracking and not options.live
     assert xenmig.state == (libxc.state or {}) | {"logdirty_on": kept}
     assert xenmig.state["pv"]["unsound"] is None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""PV guests, and what they do, that nobody thought of: both engines give the same bytes, or fail alike; what
+"""Generated PV guests that do generated things: both engines give the same bytes, or fail alike; what
 they give is restored by both to the same guest.
 
 Left out is what the engines differ in on purpose (``test_pv_differences.py``): entries that are torn when the

@@ -69,6 +69,6 @@ def test_callbacks_come_in_order(xen: Worker, tmp_path: Path, engine: EngineName
     assert live.events == ["qemu_logdirty 1", *consults, "suspend", "qemu_logdirty 0"]
     xen.resume(domid)
     non_live = xen.save(engine, domid, tmp_path / "stream", SaveOptions(live=False))
-    # xenmig does not have the device model log what nobody will read.
+    # xenmig does not let the device model log: the log would not be read.
     logged = engine == "libxc"
     assert non_live.events == ["qemu_logdirty 1"] * logged + ["suspend"] + ["qemu_logdirty 0"] * logged

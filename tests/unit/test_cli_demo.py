@@ -117,7 +117,7 @@ def processes_of(run: Path) -> list[str]:
     mark = f"XENMIG_TEST_RUN={run}".encode()
     found = []
     for process in Path("/proc").glob("[0-9]*"):
-        # It may be gone by now, or somebody else's.
+        # It may be gone by now, or belong to another process.
         with suppress(OSError):
             if mark in (process / "environ").read_bytes().split(b"\0"):
                 found.append((process / "cmdline").read_text().replace("\0", " "))
@@ -164,7 +164,7 @@ def test_a_busy_guest_takes_several_rounds() -> None:
 def test_without_a_policy_it_is_libxc_call_for_call() -> None:
     answer = demo_json(*QUICK, "--policy", "none")
     assert answer["consult"] == "round"
-    # Twice a round. A stop before a round still sends it, if there is anything, and nobody is asked after it.
+    # Twice a round. A stop before a round still sends it, if there is anything; there is no consult after it.
     stopped_before = "dirty pages" in answer["reason"]
     nothing_dirty = answer["reason"].startswith("0 dirty pages")
     assert answer["consults"] == 2 * answer["rounds"] - stopped_before + 2 * nothing_dirty

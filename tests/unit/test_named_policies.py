@@ -133,7 +133,7 @@ def test_combinations_bind_as_in_python() -> None:
             [],
             "cannot load broken: ModuleNotFoundError: No module named 'nothing_of_this_name'",
         ),
-        ("mine:Nobody", [], "mine has no Nobody"),
+        ("mine:Missing", [], "mine has no Missing"),
         ("mine:number", [], "mine:number: .*int objects cannot be called"),
         ("mine:eventually", [], "mine:eventually: .*coroutine function"),
         ("libxc | mine:Waits", ["rounds=1"], "arguments are for a single policy"),

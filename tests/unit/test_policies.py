@@ -120,7 +120,7 @@ def test_abort_after_aborts_at_its_limit_and_never_stops() -> None:
 
 
 def owing(pages: int, **others: object) -> PrecopyStats:
-    """Statistics in the middle of a save, with so many pages left of the round."""
+    """Statistics in the middle of a save, with a number of pages left of the round."""
     fields: dict[str, Any] = {
         "iteration": 1,
         "phase": "batch",

@@ -16,7 +16,7 @@ import pytest
 import xenmig
 
 ROOT = Path(__file__).parents[2]
-#: Programs and inner parts, which nobody imports; each with its folder or module.
+#: Programs and inner parts, which users do not import; each with its folder or module.
 INTERNAL = {
     "xenmig.__main__": "the command line",
     "xenmig._native": "the extension: xenmig exports what is for users",
@@ -30,7 +30,7 @@ INTERNAL = {
 #: Exported by a module for others of the package.
 INTERNAL_NAMES = {
     "xenmig.host": {"lifecycle", "native_host"},
-    "xenmig.descriptor": {"reading", "writing"},
+    "xenmig.descriptor": {"Descriptor", "opened"},
     "xenmig.sim.pv": {"native_pv"},
     "xenmig.sim.workload": {"native_workload"},
 }

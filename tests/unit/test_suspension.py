@@ -40,7 +40,7 @@ class Store:
         if self.conflicts:
             self.conflicts -= 1
             self.nodes = before
-            raise BlockingIOError(11, "somebody else wrote")
+            raise BlockingIOError(11, "another process wrote")
 
 
 class Guest:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whether a domain is in log-dirty mode: asked of Xen itself, by its debug key ``q``, and of nobody else.
+"""Whether a domain is in log-dirty mode: asked of Xen itself, by its debug key ``q``, and nothing else.
 
 Xen's answer goes to its own log, where ``xl dmesg`` finds it: for each domain a paragraph, with a line like
 ``paging assistance: hap refcounts log_dirty translate external`` (``paging_dump_domain_info()``). A PV guest

@@ -30,7 +30,7 @@ def main() -> int:
     plan = json.loads(os.environ["SAVE_TWICE"])
     mode, _io_fd, recv_fd, domid, *_rest = sys.argv[1:]
     if mode != "--save-domain":
-        print(f"save_twice: {mode} is not for this program", file=sys.stderr)  # noqa: T201 - there is nobody else
+        print(f"save_twice: {mode} is not for this program", file=sys.stderr)  # noqa: T201 - its only output
         return 2
     if not ask(struct.pack("=H", _SUSPEND)):
         ask(struct.pack("=Hii", _COMPLETE, -1, 5))

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Two streams of one domain, record by record, as the reader of :mod:`xenmig.stream` sees them.
 
-Of a domain that did not change between the two saves all is equal, octet for octet, but for the clocks, which
+Of a domain that did not change between the two saves all is equal, byte for byte, but for the clocks, which
 go on in a suspended domain. They are in X86_TSC_INFO and in parts of HVM_CONTEXT, and told apart here.
 """
 
@@ -30,12 +30,12 @@ class ContextPart(NamedTuple):
     Attributes:
         type: Its type, as ``DECLARE_HVM_SAVE_TYPE`` of ``public/arch-x86/hvm/save.h`` numbers it.
         instance: Which of several, mostly the vCPU.
-        octets: Its contents.
+        contents: Its bytes.
     """
 
     type: int
     instance: int
-    octets: bytes
+    contents: bytes
 
 
 class Comparison(NamedTuple):
@@ -45,8 +45,8 @@ class Comparison(NamedTuple):
         records: The types of the records, in order, a run of PAGE_DATA as one.
         pages: Pages whose contents were compared.
         pfns: Words of PAGE_DATA that were compared.
-        differences: What differs, in words; empty if they are equal octet for octet.
-        context_differences: Types of HVM context parts that differ, with the octets that do.
+        differences: What differs, in words; empty if they are equal byte for byte.
+        context_differences: Types of HVM context parts that differ, with the offsets of the bytes that do.
     """
 
     records: list[str]
@@ -111,19 +111,19 @@ def _page_differences(record: PageData, left: bytes, right: bytes) -> Iterator[s
         one, two = (pages[start : start + PAGE_BYTES] for pages in (left, right))
         if one != two:
             at = next(index for index, (a, b) in enumerate(zip_longest(one, two)) if a != b)
-            yield f"pfn {pfn:#x} differs at octet {at}"
+            yield f"pfn {pfn:#x} differs at byte {at}"
 
 
 def _context_differences(left: bytes, right: bytes) -> dict[int, list[int]]:
-    """Returns for each type of part that differs the offsets of the octets that do; -1 if its length does."""
+    """Returns for each type of part that differs the offsets of the bytes that do; -1 if its length does."""
     found: dict[int, list[int]] = {}
     for one, two in zip_longest(_parts(left), _parts(right)):
-        if one is None or two is None or one[:2] != two[:2] or len(one.octets) != len(two.octets):
+        if one is None or two is None or one[:2] != two[:2] or len(one.contents) != len(two.contents):
             part = one or two
             assert part is not None
             found.setdefault(part.type, []).append(-1)
-        elif one.octets != two.octets:
-            offsets = [at for at, (a, b) in enumerate(zip(one.octets, two.octets, strict=True)) if a != b]
+        elif one.contents != two.contents:
+            offsets = [at for at, (a, b) in enumerate(zip(one.contents, two.contents, strict=True)) if a != b]
             found[one.type] = sorted({*found.get(one.type, []), *offsets})
     return found
 

@@ -197,7 +197,7 @@ def test_ctrl_c_of_a_save_leaves_no_guest_suspended(
     run = toolstack.start("save", guest_alone.name, tmp_path / "image")
     helper_pid = run.helper_pid("save")
     run.until(lambda: guest_alone.state == "suspended", "a suspended guest", 60)
-    # xl dies of the signal, and our helper hears of it when nobody is left who would resume the guest.
+    # xl dies of the signal, and our helper hears of it when nothing is left that would resume the guest.
     os.kill(helper_pid, signal.SIGSTOP)
     run.interrupt()
     assert run.process.wait(60) == -signal.SIGINT
@@ -245,7 +245,7 @@ def test_a_full_disk(guest: Guest, toolstack: Toolstack, full_disk: Path) -> Non
 
 
 def _destroy_incoming(guest: Guest) -> None:
-    """Destroys the domain that was coming in: nobody else may do that now. It may be going already."""
+    """Destroys the domain that was coming in: nothing else will do that now. It may be going already."""
     until_s = time.monotonic() + END_S
     while (incoming := f"{guest.name}--incoming") in guest.names:
         assert time.monotonic() < until_s, f"there are {guest.names}"

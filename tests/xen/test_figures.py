@@ -155,5 +155,7 @@ def table(rows: dict[str, Any]) -> str:
         lines.append(f"{name:36}{cells}")
         own_s = median(run["elapsed_s"] for run in row["xenmig.save"])
         downtime_ms = median(run["downtime_ms"] for run in row["xenmig.save"])
-        lines.append(f"  of ours, xenmig.save() took {own_s:.2f} s, the downtime {downtime_ms:.0f} ms of it")
+        lines.append(
+            f"  with our helper, xenmig.save() took {own_s:.2f} s, the downtime {downtime_ms:.0f} ms of it"
+        )
     return "\n".join(lines)

@@ -66,9 +66,9 @@ def test_restored_paused(pvh_guest: Guest, toolstack: Toolstack, tmp_path: Path)
 def test_one_wrong_word_would_be_noticed(pvh_guest: Guest, toolstack: Toolstack, tmp_path: Path) -> None:
     image = tmp_path / "image"
     toolstack.xl("save", pvh_guest.name, image).saved()
-    with image.open("r+b") as file, mmap.mmap(file.fileno(), 0) as octets:
-        page = octets.find(a_page_of_the_workload(image))
-        octets[page + PAGE_BYTES // 2] ^= 1
+    with image.open("r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
+        page = memory.find(a_page_of_the_workload(image))
+        memory[page + PAGE_BYTES // 2] ^= 1
     toolstack.xl("restore", image).ok()
     with pytest.raises(AssertionError, match=r"bad pages in .*bad=1"):
         pvh_guest.check_goes_on()

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 NOT_LIVE, LIVE = 0, 1
 CLOCKS: dict[int, set[int]] = {
-    # Type of the part, and which of its octets count on: public/arch-x86/hvm/save.h.
+    # Type of the part, and which of its bytes keep counting: public/arch-x86/hvm/save.h.
     2: {*range(1008, 1016)},  # CPU: tsc, what the guest would read now
     12: {  # HPET: mc64, the main counter, and of each timer cmp, which follows it
         *range(240, 248),
-        *(octet for timer in (256, 288, 320) for octet in range(timer + 8, timer + 16)),
+        *(byte for timer in (256, 288, 320) for byte in range(timer + 8, timer + 16)),
     },
     13: {*range(4)},  # PMTIMER: tmr_val
 }
@@ -89,9 +89,9 @@ def assert_equal_but_for_the_clocks(guest: Guest, theirs: Path, ours: Path) -> N
     assert records == (PV_RECORDS if guest.kind == "pv" else RECORDS)
     # An HVM guest's memory has some holes in it.
     assert found.pages > 0.99 * guest.memory_pages
-    for kind, octets in found.context_differences.items():
-        assert kind in CLOCKS, f"HVM context part {kind} differs at {octets}"
-        assert set(octets) <= CLOCKS[kind], f"HVM context part {kind} differs at {octets}"
+    for kind, offsets in found.context_differences.items():
+        assert kind in CLOCKS, f"HVM context part {kind} differs at {offsets}"
+        assert set(offsets) <= CLOCKS[kind], f"HVM context part {kind} differs at {offsets}"
 
 
 def test_a_policy_changes_how_the_memory_is_sent_and_not_which(

@@ -195,7 +195,7 @@ class Toolstack:
         return f"env {setting} {RECEIVE}"
 
     def policy_file(self, source: Path) -> Path:
-        """Returns a copy of a file with policies that nobody else can write: root's helper demands that."""
+        """Returns a copy of a policy file that only its owner can write: root's helper demands that."""
         copy = self.directory / source.name
         copy.write_bytes(source.read_bytes())
         copy.chmod(0o600)

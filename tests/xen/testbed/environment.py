@@ -43,7 +43,7 @@ def install(folder: Path, requirements: list[str]) -> None:
 
     Raises:
         subprocess.CalledProcessError: pip failed; it has said why.
-        FileExistsError: `folder` is there and is none of ours.
+        FileExistsError: `folder` exists and was not made by this program.
     """
     if folder.exists() and not (folder / MARK).exists() and any(folder.iterdir()):
         raise FileExistsError(f"{folder} was not made by this program: remove it, or name another")

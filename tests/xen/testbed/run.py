@@ -209,7 +209,7 @@ def boot(command: list[str], work: Path, limit_s: float) -> None:
 
 
 def _beat(fifo: Path, ended: threading.Event) -> None:
-    """Sends dom0 an octet now and then, and with it an interrupt: README.md, "Pitfalls"."""
+    """Sends dom0 a byte at intervals, and with it an interrupt: README.md, "Pitfalls"."""
     # Open for both, so that neither end waits for the other.
     with fifo.open("r+b", buffering=0) as file:
         while not ended.wait(BEAT_S):

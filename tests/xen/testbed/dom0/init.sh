@@ -3,7 +3,7 @@
 # shellcheck shell=dash
 # dom0's first process: brings the Xen toolstack up, runs the command, hands back what it left, powers off.
 #
-# From run.py: the second disk is /in, with .command.sh; by a port of a virtio console, an octet a second, only for the
+# From run.py: the second disk is /in, with .command.sh; through a port of a virtio console, a byte every second, only for the
 # interrupt.
 # To run.py, by two more ports: the command's output, as it comes; then a tar of out, of dom0 with the logs of this boot,
 # and of status. That is the last one: where it is missing, something ended too early.

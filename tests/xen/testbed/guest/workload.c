@@ -7,7 +7,7 @@
  *
  *   dirty_mb=32       MiB of memory with known content
  *   dirty_rate=640    pages rewritten per second; 0 is an idle guest, which still compares
- *   hot_pages=0       so many pages are hot ...
+ *   hot_pages=0       how many pages are hot ...
  *   hot_percent=90    ... and get this share of the rewrites; without hot pages all are equal
  *   cpus=1            the work goes round so many CPUs, one report on each: one that hangs, hangs it
  *   report_ms=1000    time between two reports
@@ -65,7 +65,7 @@ __attribute__((format(printf, 1, 2))) static void say(const char *format, ...)
     length += (size_t)added < sizeof line - length - 1 ? (size_t)added : sizeof line - length - 2;
     line[length++] = '\n';
     if (write(STDOUT_FILENO, line, length) < 0)
-        return; /* no console, nobody to tell */
+        return; /* no console to report to */
 }
 
 /* Ends the guest, and with it, on Xen, the domain. */
