@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 import xenmig
 from xenmig import Decision, PrecopyStats, RestoreProgress, RestoreResult, RoundStats, SaveResult
 from xenmig.policies import DowntimeTarget
-from xenmig.sim import Host, Uniform
+from xenmig.sim import Host, HotCold, Idle, Phase, Phased, Pv, Scripted, Step, Uniform, Workload
 
 if TYPE_CHECKING:
     from xenmig.sim import Domain
@@ -234,6 +234,29 @@ def test_statistics_that_cannot_be_are_refused(
 ) -> None:
     with pytest.raises((error, TypeError), match=message):
         PrecopyStats.example(**fields)
+
+
+@pytest.mark.parametrize(
+    ("value", "again"),
+    [
+        (Idle(), Idle()),
+        (Uniform(5.0), Uniform(5)),
+        (HotCold(1, 2.0), HotCold(1, 2.0, 0.0)),
+        (
+            Phased([Phase(0.5, Idle()), Phase(1, Uniform(3))]),
+            Phased((Phase(0.5, Idle()), Phase(1, Uniform(3)))),
+        ),
+        (Scripted([Step("clean", 0, "write", 5)]), Scripted((Step("clean", 0, "write", 5),))),
+        (Pv(offline_vcpus=[1]), Pv(offline_vcpus=(1,))),
+    ],
+)
+def test_what_a_simulated_guest_does_is_a_value(value: Workload | Pv, again: Workload | Pv) -> None:
+    assert value == again
+    assert len({value, again}) == 1
+    assert eval(repr(value)) == value  # noqa: S307 - our own classes
+    for protocol in PROTOCOLS:
+        assert pickle.loads(pickle.dumps(value, protocol)) == value  # noqa: S301 - our own
+    assert copy.deepcopy(value) == copy.copy(value) == value
 
 
 def downtimes(ms: int) -> SaveResult:

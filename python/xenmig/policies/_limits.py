@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The numbers that policies are made with, checked when they are given and not at the first consult."""
+"""Checks the numbers that policies are made with, when they are given rather than at the first consult."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A deadline after which the guest rather stays where it is."""
+"""A deadline after which the guest stays where it is."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ class AbortAfter(BasePolicy):
     """Aborts when the precopy has taken too long; never stops it.
 
     Why: where a long downtime is worse than no migration, ``DowntimeTarget(ms=300) |
-    AbortAfter(seconds=600)`` tries for ten minutes and then leaves the guest running where it is. A policy
-    that only aborts needs another one that stops.
+    AbortAfter(seconds=600)`` tries for ten minutes and then leaves the guest running where it is. This policy
+    only aborts, so it needs another one that stops.
 
     What it does not see: the time that the final pass takes. Once the guest is suspended no policy is asked.
 
     Args:
-        seconds: Abort when the save has taken so long.
+        seconds: Abort when the save has taken this long.
 
     Raises:
-        ValueError: The number makes no sense.
-        TypeError: It is no number.
+        ValueError: The number is not positive and finite.
+        TypeError: It is not a number.
 
     Example:
         >>> from xenmig import PrecopyStats

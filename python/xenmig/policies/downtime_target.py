@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Stops as soon as the guest would be down for no longer than wanted."""
+"""Stops as soon as the expected downtime is within a target."""
 
 from __future__ import annotations
 
@@ -18,38 +18,39 @@ __all__ = ["DowntimeTarget"]
 class DowntimeTarget(BasePolicy):
     """Stops when the expected downtime is at most `ms` milliseconds.
 
-    Expected is the time for the pages that the final pass would have to send now, at the send rate of the
-    last second or so, plus what a suspension costs besides pages. Owed are the rest of this round, what was
-    deferred, and what is dirty again. Asked after each batch, it can stop in the middle of a round, at the
-    moment the rest fits. Pages of the first round that were not sent yet are owed like any others, so it does
-    not stop before all memory was seen, except if what is unseen fits as well.
+    The expected downtime is the time to send the pages that the final pass owes now, at the send rate of the
+    last second or so, plus what a suspension costs apart from pages. Owed are the rest of this round, the
+    deferred pages, and those that are dirty again. The policy is asked after each batch, so it can stop in
+    the middle of a round, as soon as the rest fits. Pages that the first round has not sent yet are owed like
+    any others: it stops before all memory has been seen only if what is unseen fits as well.
 
-    What is dirty again was counted by the last PEEK, which is up to 100 ms old; it is brought up to date with
-    the dirty rate of that PEEK. In a round without a PEEK it goes on: the rate of the round before is no
-    guide, because a page that is written all the time counts once in a long round as in a short one. Before a
-    round the count is exact. Without a send rate, before the first batch, it goes on as well.
+    The last PEEK, up to 100 ms ago, counted the pages that are dirty again; its dirty rate brings the count
+    up to date. In a round without a PEEK the policy continues: the rate of the previous round is no guide,
+    because a page that is written all the time counts once in a long round and once in a short one. Before a
+    round the count is exact. Before the first batch there is no send rate, and the policy continues as well.
 
-    The two corrections are for this: with the guest suspended, a page costs less than the live rate says,
-    since nobody competes for the memory and the CPUs (``speedup`` above 1); but suspending a real guest takes
-    tens of milliseconds, and the last CLEAN and the device state take their share (``overhead_ms``). Measure
-    both on the host in question: with ``result = xenmig.save(...)``, the overhead is ``result.downtime_ms -
-    result.final_pages_ms``, and the speedup is the rate of ``result.passes[-1]`` divided by that of the
-    rounds before it. Without a measurement, the defaults are cautious on a fast link and right on a slow one.
+    Two arguments correct the estimate. While the guest is suspended, a page costs less than the live rate
+    suggests, because the guest no longer competes for memory and CPUs (``speedup`` above 1). But suspending a
+    real guest takes tens of milliseconds, and the last CLEAN and the device state take their share
+    (``overhead_ms``). Measure both on your host: after ``result = xenmig.save(...)`` the overhead is
+    ``result.downtime_ms - result.final_pages_ms``, and the speedup is the rate of ``result.passes[-1]``
+    divided by that of the rounds before it. Without a measurement, the defaults are cautious on a fast link
+    and right on a slow one.
 
-    What it does not see: what the receiver still has to do after the last byte; a guest that becomes busier
-    while it is being suspended; and the future, so it does not wait for a quieter moment. A guest that
-    dirties memory faster than the link takes it never gets there: combine it with
+    What it does not see: the receiver's work after the last byte; a guest that becomes busier while it is
+    being suspended; and the future, so it does not wait for a quieter moment. A guest that dirties memory
+    faster than the link carries it never meets the target: combine it with
     :class:`~xenmig.policies.StopAfter` or :class:`~xenmig.policies.AbortAfter`.
 
     Args:
-        ms: The longest downtime wanted, in milliseconds. Others use 300 (QEMU, Cloud Hypervisor) or 500
-            (vMotion).
-        overhead_ms: What a suspension takes besides sending pages, in milliseconds; less than `ms`.
-        speedup: How much faster pages go out once the guest is suspended; at least 1.
+        ms: The longest acceptable downtime, in milliseconds. Defaults elsewhere are 300 (QEMU, Cloud
+            Hypervisor) and 500 (vMotion).
+        overhead_ms: What a suspension takes apart from sending pages, in milliseconds; less than `ms`.
+        speedup: How much faster pages are sent once the guest is suspended; at least 1.
 
     Raises:
-        ValueError: A number makes no sense, or the overhead alone is not below the target.
-        TypeError: Something is no number.
+        ValueError: A number is out of range, or the overhead alone reaches the target.
+        TypeError: An argument is not a number.
 
     Example:
         25,000 pages at 1 GB/s are 102 ms:
@@ -94,7 +95,7 @@ class DowntimeTarget(BasePolicy):
 
 
 def _redirtied(stats: PrecopyStats) -> float | None:
-    """Returns how many pages are dirty again now; ``None`` if nobody has counted since the last CLEAN."""
+    """Returns how many pages are dirty again now; ``None`` if none were counted since the last CLEAN."""
     if stats.phase == "before_round" and stats.iteration > 0:
         return 0
     if stats.pages_redirtied is None or stats.dirty_rate_pages_per_s is None:

@@ -16,13 +16,12 @@ __all__ = ["LibxcPolicy"]
 class LibxcPolicy(BasePolicy):
     """Stops when fewer than 50 pages are dirty, or after five rounds.
 
-    Why: it is what ``xc_domain_save()`` does when no policy is given, so it is what guests on Xen are used
-    to. With ``consult="round"`` it gives the same stream as no policy at all; it is here to be compared with
-    and to be combined.
+    Why: it is what ``xc_domain_save()`` does when no policy is given. With ``consult="round"`` it gives the
+    same stream as no policy at all. Use it for comparison and in combinations.
 
     What it does not see: how fast the link is, how fast the guest dirties its memory, how long the downtime
-    will be. A guest that dirties more than 50 pages in each round always pays for five rounds, even if every
-    one after the first wins nothing, and then stops with whatever is dirty at that moment.
+    will be. A guest that dirties more than 50 pages in each round always pays for five rounds, even if those
+    after the first gain nothing, and then stops with whatever is dirty at that moment.
 
     Example:
         >>> from xenmig import PrecopyStats
@@ -38,7 +37,7 @@ class LibxcPolicy(BasePolicy):
     """Stops with fewer dirty pages than this."""
 
     MAX_ITERATIONS = 5
-    """Stops after so many rounds."""
+    """Stops after this number of rounds."""
 
     def __call__(self, stats: PrecopyStats, /) -> Decision | Verdict:
         """Answers one consult."""

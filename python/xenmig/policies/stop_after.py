@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A limit to what a precopy may cost: rounds, time, or data sent."""
+"""A limit on what a precopy may cost: rounds, time, or data sent."""
 
 from __future__ import annotations
 
@@ -17,27 +17,26 @@ __all__ = ["StopAfter"]
 class StopAfter(BasePolicy):
     """Stops when a limit is reached: rounds, seconds, or a multiple of the guest's RAM.
 
-    Why: a guest that dirties its memory faster than the link takes it never converges. Every further round
-    then costs time and bandwidth and wins nothing, and only a limit ends it. By itself it makes a migration
-    of known length and unknown downtime; with ``DowntimeTarget(...) | StopAfter(...)`` the target is tried
-    first.
+    Why: a guest that dirties its memory faster than the link carries it never converges. Each further round
+    costs time and bandwidth and gains nothing, and only a limit ends it. Alone, this policy gives a migration
+    of known length and unknown downtime; ``DowntimeTarget(...) | StopAfter(...)`` tries the target first.
 
     RAM means the pages that the guest had when the save began (``ram_pages``), not its p2m, which for a small
     PVH guest is almost 4 GiB long and mostly holes.
 
-    What it does not see: whether the limit is hit just before the precopy would have converged.
+    What it does not see: whether the limit comes just before the precopy would have converged.
 
     Args:
-        rounds: Stop when so many rounds have been sent; at least 1. To send all memory with the guest
-            suspended, save with ``live=False``.
-        seconds: Stop when the save has taken so long. It is looked at after each batch, so with
-            ``consult="batch"`` it is also kept in the middle of a round.
-        factor_of_ram: Stop when the pages sent reach so many times the guest's RAM; at least 1. libxc up to
-            4.5 stopped beyond 3.
+        rounds: Stop after this number of rounds; at least 1. To send all memory with the guest suspended,
+            save with ``live=False``.
+        seconds: Stop when the save has taken this long. It is checked after each batch, so with
+            ``consult="batch"`` it takes effect in the middle of a round, too.
+        factor_of_ram: Stop when the pages sent reach this multiple of the guest's RAM; at least 1. libxc up
+            to 4.5 stopped beyond 3.
 
     Raises:
-        ValueError: No limit is given, or one makes no sense.
-        TypeError: A limit is no number.
+        ValueError: No limit is given, or one is out of range.
+        TypeError: A limit is not a number.
 
     Example:
         >>> from xenmig import PrecopyStats

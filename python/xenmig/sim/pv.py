@@ -41,6 +41,10 @@ class Pv:
     tables_per_s: float = 0.0
     balloons_per_s: float = 0.0
 
+    def __post_init__(self) -> None:
+        # A list would be neither hashable nor equal to the same tuple.
+        object.__setattr__(self, "offline_vcpus", tuple(self.offline_vcpus))
+
 
 def native_pv(pv: Pv | None) -> dict[str, Any] | None:
     """Returns a PV guest as the extension takes it.

@@ -65,10 +65,14 @@ class Phased:
     """One workload after the other, then again from the first.
 
     Attributes:
-        phases: The phases, at least one.
+        phases: The phases, at least one; kept as a tuple.
     """
 
     phases: Sequence[Phase]
+
+    def __post_init__(self) -> None:
+        # A list would be neither hashable nor equal to the same tuple.
+        object.__setattr__(self, "phases", tuple(self.phases))
 
 
 class Step(NamedTuple):
@@ -96,10 +100,15 @@ class Scripted:
     What is not possible at that moment (a write to a hole, a page ballooned out twice) does nothing.
 
     Attributes:
-        script: The steps, in any order; those of one moment happen in the order given.
+        script: The steps, in any order; those of one moment happen in the order given. Kept as a
+            tuple.
     """
 
     script: Sequence[Step]
+
+    def __post_init__(self) -> None:
+        # A list would be neither hashable nor equal to the same tuple.
+        object.__setattr__(self, "script", tuple(self.script))
 
 
 Workload: TypeAlias = Idle | Uniform | HotCold | Phased | Scripted

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! What a save and a restore return, and what a restore tells on its way: the engine's reports, as read-only objects.
+//! What a save and a restore return, and the progress of a restore: the engine's reports, as Python values.
 
 use std::time::Duration;
 
@@ -36,11 +36,11 @@ record! {
     p2m_size: u64 => |saved| saved.report.p2m_size;
     /// Rounds sent while the guest ran.
     rounds: u32 => |saved| saved.report.rounds;
-    /// Every round, and the passes over the suspended guest.
+    /// Every round, and each pass over the suspended guest.
     passes: Vec<PyRoundStats> => |saved| saved.report.passes.iter().map(PyRoundStats::from).collect::<Vec<_>>();
     /// Pages taken out of dirty bitmaps.
     pages_claimed: u64 => |saved| saved.report.pages_claimed;
-    /// Pages whose contents were written, a page as often as it was written.
+    /// Pages whose contents were written; a page counts each time it is written.
     pages_sent: u64 => |saved| saved.report.pages_sent;
     /// Pages left out because they were dirty again.
     pages_skipped: u64 => |saved| saved.report.pages_skipped;
@@ -52,7 +52,7 @@ record! {
     consults: u64 => |saved| saved.report.consults;
     /// What ended the precopy: ``"stop_and_copy"``; ``None`` for a save that was not live.
     decision: Option<String> => |saved| saved.report.verdict.as_ref().map(|_| "stop_and_copy".to_owned());
-    /// Why the policy ended the precopy, if it said so.
+    /// Why the policy ended the precopy, if it gave a reason.
     reason: Option<String> => |saved| saved.report.verdict.as_ref().and_then(|verdict| verdict.reason.clone());
     /// Seconds from the call to the last byte.
     elapsed_s: Duration => |saved| saved.report.elapsed;
@@ -75,9 +75,9 @@ record! {
     PyRestoreProgress = "RestoreProgress" of RestoreProgress;
     /// Records read so far.
     records: u64 => |progress| progress.records;
-    /// Pages whose contents came so far, a page as often as it came.
+    /// Pages whose contents were received so far; a page counts each time it is received.
     pages_received: u64 => |progress| progress.pages_received;
-    /// Pages of 4 KiB that the domain was given so far.
+    /// Pages of 4 KiB that the domain has been given so far.
     pages_populated: u64 => |progress| progress.pages_populated;
     /// Bytes of the stream read so far.
     bytes_received: u64 => |progress| progress.bytes_received;
@@ -99,13 +99,13 @@ record! {
     PyRestoreResult = "RestoreResult" of Restored;
     /// The domain.
     domid: u16 => |restored| restored.domid.get();
-    /// Pages whose contents came, a page as often as it came.
+    /// Pages whose contents were received; a page counts each time it is received.
     pages_received: u64 => |restored| restored.report.pages_received;
     /// Pages of 4 KiB that the domain was given, those in superpages included.
     pages_populated: u64 => |restored| restored.report.pages_populated;
     /// Superpages of 2 MiB that the domain was given.
     superpages: u64 => |restored| restored.report.superpages;
-    /// Pages that were taken away again, because the guest had given them back meanwhile.
+    /// Pages that were taken away again, because the guest had given them back to Xen in the meantime.
     pages_depopulated: u64 => |restored| restored.report.pages_depopulated;
     /// Pages that were compared rather than written.
     pages_verified: u64 => |restored| restored.report.pages_verified;
@@ -113,19 +113,19 @@ record! {
     bytes_received: u64 => |restored| restored.report.bytes_received;
     /// Records of the stream, END included.
     records: u64 => |restored| restored.report.records;
-    /// Optional records, which were skipped.
+    /// Optional records of unknown types, which were skipped.
     optional_records_skipped: u64 => |restored| restored.report.optional_records_skipped;
-    /// Records without the contents that their kind should have, which were ignored.
+    /// Records that lacked the contents of their type, which were ignored.
     void_records_skipped: u64 => |restored| restored.report.void_records_skipped;
-    /// Whether the stream has no CPUID policy: the domain keeps the one that it was made with.
+    /// Whether the stream lacks a CPUID policy: the domain keeps the one that it was created with.
     missing_cpuid_policy: bool => |restored| restored.report.missing_cpuid_policy;
-    /// Whether the stream has no MSR policy: the domain keeps the one that it was made with.
+    /// Whether the stream lacks an MSR policy: the domain keeps the one that it was created with.
     missing_msr_policy: bool => |restored| restored.report.missing_msr_policy;
-    /// Where the page that the guest shares with xenstore is; ``None`` if the stream does not say so.
+    /// Frame of the page that the guest shares with xenstore; ``None`` if the stream does not say.
     store_gfn: Option<u64> => |restored| restored.report.store_gfn.map(|gfn| gfn.0);
-    /// Where the page that the guest shares with its console is; ``None`` if the stream does not say so.
+    /// Frame of the page that the guest shares with its console; ``None`` if the stream does not say.
     console_gfn: Option<u64> => |restored| restored.report.console_gfn.map(|gfn| gfn.0);
-    /// Version of the stream's format: 2 or 3.
+    /// Version of the stream format: 2 or 3.
     stream_version: u32 => |restored| restored.report.stream_version;
     /// Major and minor version of the sender's Xen; a major version of 0 means a converted legacy image.
     xen_version: (u32, u32) => |restored| (restored.report.xen_major, restored.report.xen_minor);
