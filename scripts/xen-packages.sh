@@ -16,8 +16,7 @@ if ! command -v apt-get >/dev/null; then
 elif [ "$(id -u)" -ne 0 ]; then
     echo "not root: to work with the real Xen, run apt-get install ${missing[*]}" >&2
 else
-    export DEBIAN_FRONTEND=noninteractive
-    { apt-get update -qq && apt-get install -qq -y --no-install-recommends "${missing[@]}"; } >/dev/null 2>&1 ||
+    "$(dirname "$0")/apt-install.sh" "${missing[@]}" >/dev/null 2>&1 ||
         echo "apt-get could not install ${missing[*]}: this build leaves the real Xen out" >&2
 fi
 exit 0

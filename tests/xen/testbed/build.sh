@@ -68,8 +68,7 @@ need_host_tools() {
     [ ${#missing[@]} -eq 0 ] && return
     if command -v apt-get >/dev/null && [ "$(id -u)" -eq 0 ]; then
         echo "testbed: installing ${missing[*]}" >&2
-        export DEBIAN_FRONTEND=noninteractive
-        { apt-get update -qq && apt-get install -qq -y --no-install-recommends "${missing[@]}"; } >&2 || true
+        "$here/../../../scripts/apt-install.sh" "${missing[@]}" >&2 || true
         mapfile -t missing < <(missing_packages)
     fi
     [ ${#missing[@]} -eq 0 ] || fail "missing on this machine: ${missing[*]} (names of Debian; as root: apt-get install)"
