@@ -18,6 +18,8 @@ use xenmig_types::{
     pv::{GuestWidth, Pte, vcpu_context},
 };
 
+pub(crate) use super::calls::{Call, Refusal};
+
 pub(crate) const EPERM: i32 = 1;
 pub(crate) const EBUSY: i32 = 16;
 pub(crate) const EINVAL: i32 = 22;
@@ -30,16 +32,6 @@ pub(crate) const SHARED_INFO_FRAME: u64 = 5;
 pub(crate) const SHARED_INFO_FILL: u8 = 0x77;
 /// The number of the domain's highest vCPU.
 pub(crate) const MAX_VCPU_ID: u32 = 3;
-
-/// A call that this host has answered, of those whose order matters.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Call {
-    Width(u8),
-    Vcpu(u32, VcpuPart),
-    Pin(Vec<u64>),
-    Depopulate(Vec<u64>),
-    Grants,
-}
 
 #[derive(Debug, Default)]
 struct State {
@@ -60,16 +52,6 @@ struct State {
     odd_frames: Vec<u64>,
     /// The verb that fails.
     refusal: Option<Refusal>,
-}
-
-/// A verb that fails.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Refusal {
-    pub(crate) verb: &'static str,
-    /// How often it succeeds before.
-    pub(crate) after: u32,
-    pub(crate) times: u32,
-    pub(crate) errno: i32,
 }
 
 /// The host.
