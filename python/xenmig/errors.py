@@ -195,7 +195,7 @@ class PolicyAbort(XenmigError):  # noqa: N818 - it names what the policy did
     Attributes:
         reason: The policy's reason, if it gave one.
         iteration: Rounds that had been sent when it was asked.
-        stats: What it was told when it aborted. A pickled exception does not carry it.
+        stats: The statistics of the consult at which it aborted.
     """
 
     reason: str | None
@@ -216,10 +216,6 @@ class PolicyAbort(XenmigError):  # noqa: N818 - it names what the policy did
         self.reason = reason
         self.iteration = iteration
         self.stats = stats
-
-    def __reduce__(self) -> tuple[type[PolicyAbort], tuple[object, ...], dict[str, object]]:
-        # The statistics are the extension's own and stay in this process.
-        return type(self), self.args, {**self.__dict__, "stats": None}
 
 
 class GuestNotSuspended(XenmigError):  # noqa: N818 - it names a state, as PolicyAbort does
