@@ -308,3 +308,65 @@ fn a_unix_socket_has_its_own_buffer_back_in_the_end() {
     assert_eq!(buffer(&plain), buffer(&untouched));
     assert!(enlarged > buffer(&untouched), "{enlarged}");
 }
+
+/// Writes into a pipe without readers, and returns the error. Runs in a child with SIGPIPE at its default, which would
+/// kill it.
+fn broken_pipe(sink: &mut Sink) -> ErrorKind {
+    sink.write(&[Piece::Bytes(&[1; 100])], &mut |_| true).unwrap_err().kind()
+}
+
+/// Has `check` run in a child process whose SIGPIPE is at its default, and returns whether it said yes and lived.
+fn holds_with_default_sigpipe(check: impl FnOnce() -> bool) -> bool {
+    // SAFETY: the child only makes system calls and writes to its own memory until it ends.
+    match unsafe { libc::fork() } {
+        0 => {
+            // SAFETY: sets a disposition.
+            unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+            let status = if check() { 0 } else { 1 };
+            // SAFETY: ends the child without running what the test's process would.
+            unsafe { libc::_exit(status) }
+        }
+        child => {
+            let mut status = -1;
+            // SAFETY: a child of ours, and where its status goes.
+            assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+            status == 0
+        }
+    }
+}
+
+#[test]
+fn a_broken_pipe_is_an_error_and_raises_no_signal() {
+    let (reader, writer) = io::pipe().unwrap();
+    let mut sink = Sink::new(writer.as_raw_fd()).unwrap();
+    drop(reader);
+    assert!(holds_with_default_sigpipe(|| broken_pipe(&mut sink) == ErrorKind::BrokenPipe));
+    assert_eq!(broken_pipe(&mut sink), ErrorKind::BrokenPipe);
+}
+
+#[test]
+fn a_signal_that_was_pending_stays_so_and_one_that_was_not_does_not() {
+    let (reader, writer) = io::pipe().unwrap();
+    let mut sink = Sink::new(writer.as_raw_fd()).unwrap();
+    drop(reader);
+    assert!(holds_with_default_sigpipe(|| {
+        let pending = || {
+            // SAFETY: a set of zeroes is empty.
+            let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+            // SAFETY: a set that is filled.
+            unsafe { libc::sigpending(&raw mut set) };
+            // SAFETY: a set, and a signal's number.
+            unsafe { libc::sigismember(&raw const set, libc::SIGPIPE) == 1 }
+        };
+        // SAFETY: a set of zeroes is empty.
+        let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+        // SAFETY: a set, and a signal's number.
+        unsafe { libc::sigaddset(&raw mut set, libc::SIGPIPE) };
+        // SAFETY: blocks the signal in this process, which has one thread.
+        unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
+        let blocked = broken_pipe(&mut sink) == ErrorKind::BrokenPipe && !pending();
+        // SAFETY: a signal to this process itself.
+        unsafe { libc::raise(libc::SIGPIPE) };
+        blocked && broken_pipe(&mut sink) == ErrorKind::BrokenPipe && pending()
+    }));
+}

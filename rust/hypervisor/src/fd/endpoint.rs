@@ -28,7 +28,7 @@ pub(crate) enum Direction {
 /// own `O_NONBLOCK` is left alone, since others may share it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Manner {
-    /// A file, which keeps nobody waiting; or a descriptor of our own that is `O_NONBLOCK`.
+    /// A file, which never makes a call wait; or our own descriptor, which is `O_NONBLOCK`.
     Plain,
     /// A socket that blocks: `sendmsg` and `recvmsg`, with a timeout in the socket. The kernel waits better than a
     /// poll between two calls: it goes on as soon as there is room for a page.
@@ -55,6 +55,8 @@ pub(crate) struct Endpoint {
     fd: OwnedFd,
     direction: Direction,
     pub(crate) manner: Manner,
+    /// It is a pipe: a write may raise SIGPIPE.
+    pub(crate) is_pipe: bool,
     /// What the socket had before, if this is one; given back when this is dropped.
     before: Option<SocketSettings>,
 }
@@ -83,10 +85,11 @@ impl Endpoint {
         if flags & libc::O_PATH != 0 || flags & libc::O_ACCMODE == wrong {
             return Err(io::Error::from_raw_os_error(libc::EBADF));
         }
-        let (fd, manner) = match file_type(&fd)? {
+        let kind = file_type(&fd)?;
+        let (fd, manner) = match kind {
             libc::S_IFREG | libc::S_IFBLK => (fd, Manner::Plain),
             libc::S_IFCHR => (fd, Manner::NoWait),
-            // RWF_NOWAIT on pipes is of Linux 6.5: before that, only a description of our own helps.
+            // RWF_NOWAIT on pipes is of Linux 6.5: before that, only our own description helps.
             libc::S_IFIFO => match reopen(&fd, direction) {
                 Ok(own) => (own, Manner::Plain),
                 Err(_) => (fd, Manner::NoWait),
@@ -105,7 +108,7 @@ impl Endpoint {
             },
             manner => (manner, None),
         };
-        Ok(Self { fd, direction, manner, before })
+        Ok(Self { fd, direction, manner, is_pipe: kind == libc::S_IFIFO, before })
     }
 
     pub(crate) fn raw(&self) -> RawFd {
@@ -114,7 +117,7 @@ impl Endpoint {
 
     /// Deals with a call that moved nothing: waits if the other end is not ready, and asks `keep_waiting`,
     /// which hears that the descriptor has moved `moved` bytes so far.
-    /// Returns normally if the call shall be made again.
+    /// Returns normally if the call should be made again.
     ///
     /// # Errors
     ///
@@ -180,7 +183,7 @@ impl Drop for Endpoint {
     }
 }
 
-/// Opens the pipe behind `fd` once more, as a description of our own that does not block.
+/// Opens the pipe behind `fd` once more, as our own description, which does not block.
 fn reopen(fd: &OwnedFd, direction: Direction) -> io::Result<OwnedFd> {
     let path = CString::new(format!("/proc/self/fd/{}", fd.as_raw_fd()))?;
     let access = match direction {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! Where a stream goes: a file descriptor that takes bytes of ours and pages of the guest.
+//! Where a stream goes: a file descriptor that takes our own bytes and pages of the guest.
 //!
 //! The two never go into the same call, unless the bytes are as long as pages are. The kernel copies pages fastest to
-//! where they are aligned as they were, and a call on a socket or a pipe begins with fresh memory: behind an 8 KiB record
-//! header in the same call, all 1024 pages of a batch would lie askew, and the copying take 10 % longer.
+//! where they are aligned as they were, and a call on a socket or a pipe begins with fresh memory: after an 8 KiB record
+//! header in the same call, all 1024 pages of a batch would be misaligned, and copying them would take 10 % longer.
 
 use std::{io, ops::Range, os::fd::RawFd};
 
@@ -11,16 +11,19 @@ use xenmig_types::PAGE_SIZE;
 
 use crate::{
     ForeignPages,
-    fd::endpoint::{Direction, Endpoint, KeepWaiting, Manner, gathered, moved},
+    fd::{
+        endpoint::{Direction, Endpoint, KeepWaiting, Manner, gathered, moved},
+        sigpipe::without_sigpipe,
+    },
 };
 
-/// `IOV_MAX` of Linux: so many pieces go into one call.
+/// `IOV_MAX` of Linux: the most pieces that one call takes.
 const IOV_MAX: usize = 1024;
 
 /// One piece of a gathered write.
 #[derive(Clone, Debug)]
 pub enum Piece<'a> {
-    /// Bytes of ours.
+    /// Our own bytes.
     Bytes(&'a [u8]),
     /// Consecutive pages of a mapping. Each must be mapped.
     Pages(&'a ForeignPages, Range<usize>),
@@ -128,7 +131,8 @@ impl Sink {
         let mut next = 0;
         while let Some(rest) = self.pieces.get(next..).filter(|rest| !rest.is_empty()) {
             let count = rest.len().min(IOV_MAX);
-            match write_once(&self.endpoint, rest.as_ptr().cast(), count) {
+            let write = || write_once(&self.endpoint, rest.as_ptr().cast(), count);
+            match if self.endpoint.is_pipe { without_sigpipe(write) } else { write() } {
                 Ok(0) => return Err(io::Error::from(io::ErrorKind::WriteZero)),
                 Ok(bytes) => {
                     self.written += bytes as u64;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! Where a stream comes from: a file descriptor read into memory of ours, or straight into pages of the guest.
+//! Where a stream comes from: a file descriptor read into our own memory, or straight into pages of the guest.
 
 use std::{io, ops::Range, os::fd::RawFd};
 
@@ -10,7 +10,7 @@ use crate::{
     fd::endpoint::{Direction, Endpoint, KeepWaiting, Manner, gathered, moved},
 };
 
-/// `IOV_MAX` of Linux: so many pieces go into one call.
+/// `IOV_MAX` of Linux: the most pieces that one call takes.
 const IOV_MAX: usize = 1024;
 
 /// A file descriptor that brings a stream.
