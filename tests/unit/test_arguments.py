@@ -220,10 +220,29 @@ def test_other_arguments_are_checked_before_anything_is_done(
     assert_untouched(domain)
 
 
-@pytest.mark.parametrize("domid", ["1", 1.0, None])
+@pytest.mark.parametrize("domid", ["1", 1.0, None, True])
 def test_a_domid_is_an_integer(host: Host, null: io.BufferedWriter, domid: int) -> None:
     with pytest.raises(TypeError):
         save(domid, null, host=host)
+
+
+@pytest.mark.parametrize("name", ["min_round_s", "progress_interval_s"])
+def test_a_bool_is_no_number(host: Host, domain: Domain, null: io.BufferedWriter, name: str) -> None:
+    with pytest.raises(TypeError, match="True is a bool: give a number"):
+        save(domain.domid, null, host=host, **{name: True})
+    with pytest.raises(TypeError, match="True is a bool: give an integer"):
+        save(True, null, host=host)  # noqa: FBT003 - the mistake
+    with pytest.raises(TypeError, match="True is a bool: give an integer"):
+        restore(True, null, host=host)  # noqa: FBT003
+    with pytest.raises(TypeError, match="False is a bool: give an integer"):
+        restore(domain.domid, null, host=host, store_evtchn=False, console_evtchn=1)
+    with pytest.raises(TypeError, match="number"):
+        PrecopyStats.example(elapsed_s=True)
+    with pytest.raises(TypeError, match="number"):
+        PrecopyStats.example(send_rate_bytes_per_s=True)
+    with pytest.raises(TypeError, match="True is a bool: give a number"):
+        host.create(memory="64M", workload=xenmig.sim.Uniform(pages_per_s=True))
+    assert_untouched(domain)
 
 
 def test_the_hosts_own_suspend_and_resume_are_used(

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! Arguments as Python gives them, checked on their way in: numbers without a sign, domids, descriptors, durations,
-//! names out of a list. A number that does not fit is a `ValueError` that says which ones do.
+//! names out of a list. A number that does not fit is a `ValueError` that says which ones do. `True` and `False` are not
+//! taken for 1 and 0.
 
 use std::{fmt, time::Duration};
 
 use pyo3::{
     exceptions::{PyOverflowError, PyTypeError, PyValueError},
     prelude::*,
+    types::PyBool,
 };
 use xenmig_types::Domid;
 
@@ -82,6 +84,7 @@ pub(crate) fn integer<'a, 'py, T>(value: Borrowed<'a, 'py, PyAny>, which_fit: &s
 where
     T: FromPyObject<'a, 'py, Error = PyErr>,
 {
+    no_bool(&value, "an integer")?;
     value.extract::<T>().map_err(|error| {
         if error.is_instance_of::<PyOverflowError>(value.py()) {
             PyValueError::new_err(format!("{} is out of range: {which_fit}", shown(&value)))
@@ -89,6 +92,32 @@ where
             error
         }
     })
+}
+
+/// Takes a real number. For `from_py_with`, as [`count`] is.
+pub(crate) fn real(value: &Bound<'_, PyAny>) -> PyResult<f64> {
+    no_bool(value, "a number")?;
+    value.extract()
+}
+
+/// Such a number where it may be absent, or within something else.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Real(pub(crate) f64);
+
+impl<'py> FromPyObject<'_, 'py> for Real {
+    type Error = PyErr;
+
+    fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        real(&value).map(Self)
+    }
+}
+
+fn no_bool(value: &Bound<'_, PyAny>, wanted: &str) -> PyResult<()> {
+    if value.is_instance_of::<PyBool>() {
+        Err(PyTypeError::new_err(format!("{} is a bool: give {wanted}", shown(value))))
+    } else {
+        Ok(())
+    }
 }
 
 /// Takes a duration in seconds.

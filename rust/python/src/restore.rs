@@ -16,7 +16,7 @@ use xenmig_engine::{
 use xenmig_hypervisor::{Errno, HypervisorError};
 
 use crate::{
-    args::{DomidArg, Fd, evtchn, seconds},
+    args::{DomidArg, Fd, evtchn, real, seconds},
     caller::{interrupted, optional},
     detach::{attached, detached},
     endpoint,
@@ -43,7 +43,7 @@ pub(crate) fn restore(
     console_domid: DomidArg,
     static_data_done: Option<&Bound<'_, PyAny>>,
     on_progress: Option<&Bound<'_, PyAny>>,
-    progress_interval_s: f64,
+    #[pyo3(from_py_with = real)] progress_interval_s: f64,
 ) -> PyResult<PyRestoreResult> {
     let channels = match (store_evtchn, console_evtchn) {
         (Some(store), Some(console)) => Some(Channels {

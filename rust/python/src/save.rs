@@ -6,7 +6,7 @@ use xenmig_engine::{ConsultMode, Policy, SaveError, SaveFailure, SaveOptions};
 use xenmig_hypervisor::ClaimError;
 
 use crate::{
-    args::{DomidArg, Fd, choice, seconds},
+    args::{DomidArg, Fd, choice, real, seconds},
     caller::PyCaller,
     detach::detached,
     endpoint,
@@ -37,8 +37,8 @@ pub(crate) fn save(
     live: bool,
     verify: bool,
     skip_redirtied: bool,
-    min_round_s: f64,
-    progress_interval_s: f64,
+    #[pyo3(from_py_with = real)] min_round_s: f64,
+    #[pyo3(from_py_with = real)] progress_interval_s: f64,
     suspend: &Bound<'_, PyAny>,
     resume: Option<&Bound<'_, PyAny>>,
     device_model_logdirty: Option<&Bound<'_, PyAny>>,

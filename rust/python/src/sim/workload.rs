@@ -19,7 +19,7 @@ use pyo3::{
 use xenmig_sim::{Action, Phase, Script, When, Workload};
 use xenmig_types::Pfn;
 
-use crate::args::{Count, choice, quoted, shown};
+use crate::args::{Count, Real, choice, quoted, shown};
 
 #[derive(Clone, Copy)]
 enum Kind {
@@ -66,13 +66,15 @@ pub(super) fn read(workload: &str, params: Option<&Bound<'_, PyDict>>) -> PyResu
             params(&[])?;
             Workload::Idle
         }
-        Kind::Uniform => Workload::Uniform { pages_per_s: params(&["pages_per_s"])?.get("pages_per_s")? },
+        Kind::Uniform => {
+            Workload::Uniform { pages_per_s: params(&["pages_per_s"])?.get::<Real>("pages_per_s")?.0 }
+        }
         Kind::HotCold => {
             let params = params(&["hot_pages", "hot_pages_per_s", "cold_pages_per_s"])?;
             Workload::HotCold {
                 hot_pages: params.get::<Count>("hot_pages")?.0,
-                hot_pages_per_s: params.get("hot_pages_per_s")?,
-                cold_pages_per_s: params.get("cold_pages_per_s")?,
+                hot_pages_per_s: params.get::<Real>("hot_pages_per_s")?.0,
+                cold_pages_per_s: params.get::<Real>("cold_pages_per_s")?.0,
             }
         }
         Kind::Phased => {
@@ -91,7 +93,7 @@ fn read_phase(phase: &Bound<'_, PyAny>) -> PyResult<Phase> {
     let phase = Params::new("a phase", Some(phase.cast()?), &["seconds", "workload", "params"])?;
     let params: Option<Bound<'_, PyDict>> = phase.get_or_none("params")?;
     let workload: String = phase.get("workload")?;
-    Ok(Phase { seconds: phase.get("seconds")?, workload: read(&workload, params.as_ref())? })
+    Ok(Phase { seconds: phase.get::<Real>("seconds")?.0, workload: read(&workload, params.as_ref())? })
 }
 
 fn read_step(step: &Bound<'_, PyAny>) -> PyResult<(When, Action)> {
