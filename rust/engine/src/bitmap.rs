@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! Walking a bitmap of pfns. What is clean costs next to nothing: on a nearly clean bitmap this is downtime.
 
+use xenmig_hypervisor::{HypervisorError, zeroed_words};
 use xenmig_types::Pfn;
 
 /// A batch has at most so many pages, and libxc's are exactly so long where the bitmap has the pages.
@@ -72,8 +73,8 @@ pub(crate) struct Owed {
 }
 
 impl Owed {
-    pub(crate) fn new(words: usize) -> Self {
-        Self { words: vec![0; words], count: 0 }
+    pub(crate) fn new(words: usize) -> Result<Self, HypervisorError> {
+        Ok(Self { words: zeroed_words(words, "the bitmap of the pages owed")?, count: 0 })
     }
 
     /// Owes one page, and says whether it was not owed before.
@@ -169,7 +170,7 @@ mod tests {
             for _ in 0..taken {
                 cursor.next_batch(&words, &mut batch);
             }
-            let mut owed = Owed::new(words.len());
+            let mut owed = Owed::new(words.len()).unwrap();
             for pfn in &owed_before {
                 prop_assert!(owed.add(Pfn(*pfn)) && !owed.add(Pfn(*pfn)));
             }

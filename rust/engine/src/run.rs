@@ -73,7 +73,7 @@ impl<'a> Run<'a> {
         let guest = Guest::open(host, &info)?;
         let p2m_size = guest.p2m_size(host, domid)?;
         let bitmap = host.dirty_bitmap(domid, p2m_size)?;
-        let owed = Owed::new(bitmap.words().len());
+        let owed = Owed::new(bitmap.words().len())?;
         let now = Instant::now();
         Ok(Self {
             host,

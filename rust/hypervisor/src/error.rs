@@ -38,6 +38,14 @@ pub enum HypervisorError {
         /// The verb that was asked for.
         op: &'static str,
     },
+    /// there is no memory for {what}, {bytes} bytes
+    #[error("there is no memory for {what}, {bytes} bytes")]
+    OutOfMemory {
+        /// What was to be allocated in this process.
+        what: &'static str,
+        /// Its size in bytes.
+        bytes: usize,
+    },
 }
 
 impl HypervisorError {
@@ -52,7 +60,7 @@ impl HypervisorError {
     pub const fn errno(&self) -> Option<Errno> {
         match self {
             Self::Call { errno, .. } => Some(*errno),
-            Self::Forked { .. } => None,
+            Self::Forked { .. } | Self::OutOfMemory { .. } => None,
         }
     }
 

@@ -21,6 +21,7 @@ mod m2p;
 mod mapping;
 mod process;
 mod pv;
+mod reserve;
 
 use std::fmt;
 
@@ -28,7 +29,7 @@ use xenmig_types::{CpuPolicy, DomainInfo, Domid, Gfn, PageType, TscInfo, XenVers
 
 pub use claim::{ClaimError, Holder, SaveClaim};
 pub use clock::{Clock, MachineClock, ManualClock, Moment};
-pub use dirty_bitmap::{BitmapMemory, DirtyBitmap};
+pub use dirty_bitmap::{BitmapMemory, DirtyBitmap, zeroed_words};
 pub use error::{Errno, HypervisorError, Result};
 pub use fd::{
     endpoint::KeepWaiting,
@@ -41,6 +42,7 @@ pub use m2p::M2p;
 pub use mapping::{Access, ForeignPages, PageBuffer};
 pub use process::Process;
 pub use pv::{PinOp, PvVerbs};
+pub use reserve::Reserve;
 
 /// How a CLEAN is meant (`XEN_DOMCTL_SHADOW_LOGDIRTY_*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

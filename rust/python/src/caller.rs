@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! The program that saves or restores: its callbacks, and the signals that Python has caught for it.
 
-use pyo3::prelude::*;
+use pyo3::{exceptions::PyMemoryError, prelude::*};
 use xenmig_engine::{Caller, CallerError, Interrupt, PrecopyStats};
 
-use crate::{args::callable, detach::attached, stats::PyPrecopyStats};
+use crate::{ALLOCATOR, args::callable, detach::attached, stats::PyPrecopyStats};
 
 /// The callbacks of a save.
 #[derive(Debug)]
@@ -66,7 +66,10 @@ pub(crate) fn optional(name: &str, callback: Option<&Bound<'_, PyAny>>) -> PyRes
 }
 
 /// Runs the handlers of signals that have come; Ctrl-C's raises `KeyboardInterrupt`. Python runs them in the main
-/// thread only.
+/// thread only. Also ends a run for which there is no memory left but the reserve.
 pub(crate) fn interrupted() -> Result<(), CallerError> {
+    if ALLOCATOR.is_in_use() {
+        return Err(CallerError::from(PyMemoryError::new_err("this process is out of memory")));
+    }
     attached(|py| py.check_signals())
 }

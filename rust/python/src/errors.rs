@@ -6,6 +6,7 @@ use std::io;
 
 use pyo3::{
     call::PyCallArgs,
+    exceptions::PyMemoryError,
     intern,
     prelude::*,
     sync::PyOnceLock,
@@ -63,6 +64,7 @@ pub(crate) fn hypervisor(py: Python<'_>, error: &HypervisorError, aftermath: Aft
         HypervisorError::Call { op, domid, errno } => {
             hypercall(py, op, *domid, *errno, error.to_string(), aftermath)
         }
+        HypervisorError::OutOfMemory { .. } => out_of_memory(py, error.to_string(), aftermath),
         HypervisorError::Forked { .. } => plain(py, "HostForked", &error.to_string(), aftermath),
     }
 }
@@ -88,6 +90,11 @@ pub(crate) fn hypercall(
     })
 }
 
+/// Makes the `MemoryError` for memory that this process lacks.
+fn out_of_memory(py: Python<'_>, message: String, aftermath: Aftermath<'_>) -> PyErr {
+    passed_through(py, CallerError::from(PyMemoryError::new_err(message)), aftermath)
+}
+
 /// Makes the exception for a descriptor that failed. `message` may end with `error`'s own words.
 pub(crate) fn transport(
     py: Python<'_>,
@@ -96,6 +103,9 @@ pub(crate) fn transport(
     aftermath: Aftermath<'_>,
 ) -> PyErr {
     const EIO: i32 = 5;
+    if error.kind() == io::ErrorKind::OutOfMemory {
+        return out_of_memory(py, message, aftermath);
+    }
     let errno = error.raw_os_error().unwrap_or(EIO);
     exception(py, "TransportError", (errno, without_number(message, errno)), aftermath, |_| Ok(()))
 }

@@ -26,6 +26,10 @@ mod sim;
 mod stats;
 mod xen;
 
+/// Where memory is exhausted, runs end in order instead of aborting the process.
+#[global_allocator]
+static ALLOCATOR: xenmig_hypervisor::Reserve = xenmig_hypervisor::Reserve::new();
+
 /// What the Rust extension exports.
 #[pyo3::pymodule(gil_used = false)]
 mod _native {

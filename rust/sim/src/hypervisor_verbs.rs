@@ -10,7 +10,7 @@ use std::{
 
 use xenmig_hypervisor::{
     Access, ClaimError, CleanPass, Clock, DirtyBitmap, DirtyCounts, Errno, Extent, ForeignPages, Hypervisor,
-    HypervisorError, MachineClock, ReservedGrant, Result, SaveClaim,
+    HypervisorError, MachineClock, ReservedGrant, Result, SaveClaim, zeroed_words,
 };
 use xenmig_types::{
     CpuPolicy, DomainInfo, DomainState, Domid, Gfn, GuestKind, PageType, Pfn, TscInfo, XenVersion,
@@ -141,7 +141,7 @@ impl Hypervisor for SimHost {
         let verb = Verb::DirtyBitmap;
         self.enter(verb, domid)?;
         require(pages <= MAX_BITMAP_PAGES, verb, domid, libc::ENOMEM)?;
-        let words = vec![0; index(pages.div_ceil(64))];
+        let words = zeroed_words(index(pages.div_ceil(64)), "the log-dirty bitmap")?;
         DirtyBitmap::new(Box::new(words), pages).ok_or(HypervisorError::call(
             verb.name(),
             domid,

@@ -51,6 +51,11 @@ impl<R: Read> Input<R> {
         Ok(bytes)
     }
 
+    /// Makes the error of memory that there is not.
+    const fn refused(&self, expected: Expected, source: io::Error) -> StreamError {
+        StreamError::Io { offset: self.offset, expected, source }
+    }
+
     /// Fills `buffer`.
     pub(crate) fn exact(&mut self, buffer: &mut [u8], expected: Expected) -> Result<(), StreamError> {
         self.fill(buffer, 0, expected)
@@ -67,7 +72,7 @@ impl<R: Read> Input<R> {
         while body.len() < end {
             let start = body.len();
             let step = (end - start).min(CHUNK);
-            grow(body, start + step, end);
+            grow(body, start + step, end).map_err(|source| self.refused(expected, source))?;
             body.resize(start + step, 0);
             let room = body.get_mut(start..).unwrap_or_default();
             self.fill(room, (end - start - step) as u64, expected)?;
@@ -87,7 +92,7 @@ impl<R: Read> Input<R> {
         while words.len() < count {
             let step = (count - words.len()).min(WORDS);
             let needed = words.len() + step;
-            grow(&mut words, needed, count);
+            grow(&mut words, needed, count).map_err(|source| self.refused(expected, source))?;
             let rest = ((count - words.len() - step) * WORD) as u64;
             let start = self.offset;
             let bytes = self.scratch.get_mut(..step * WORD).unwrap_or_default();
@@ -169,11 +174,12 @@ fn fill<R: Read>(
 }
 
 /// Makes room for `needed` items: twice what there is, but never more than `end`.
-fn grow<T>(items: &mut Vec<T>, needed: usize, end: usize) {
+fn grow<T>(items: &mut Vec<T>, needed: usize, end: usize) -> io::Result<()> {
     if items.capacity() < needed {
         let capacity = needed.max(items.capacity() * 2).min(end);
-        items.reserve_exact(capacity - items.len());
+        items.try_reserve_exact(capacity - items.len())?;
     }
+    Ok(())
 }
 
 #[cfg(test)]
