@@ -2,6 +2,8 @@
 # What a newcomer, a developer and the CI run. Each target sets up what it needs: Python packages in .venv, everything
 # that is built in target/, and, as root on Debian, the packages in XEN_PACKAGES with apt-get.
 
+SHELL := bash
+.SHELLFLAGS := -o pipefail -c
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -14,7 +16,9 @@ MIN_RUST := 1.88
 XEN_PACKAGES := libxen-dev libclang-dev libxenmisc4.17 xen-utils-4.17
 # The one that is installed, or one that is compiled here once, which takes some minutes.
 DENY := $(or $(shell command -v cargo-deny),target/tools/bin/cargo-deny)
-# The image of the testbed, and what its last run brought back.
+# The tests on Xen run in parts, each in a machine of its own: an emulated machine keeps one processor busy.
+XEN_PARTS := 1 2
+# The image of the testbed, and what its last runs brought back.
 TESTBED := target/testbed
 # Evaluated when it is needed: the packages may have been installed a moment ago.
 FEATURES = $(addprefix --features ,$(shell bash scripts/xen-features.sh))
@@ -60,12 +64,16 @@ test-helper: ## Run the save helper against a libxl that is played by the test
 $(LAYERS:%=test-%): test-%: $(PACKAGE)
 	$(BIN)/python -m pytest tests/$* $(ARGS)
 
-test-xen: $(VENV)/installed ## Run the tests on a real Xen, in a testbed under QEMU
+test-xen: $(VENV)/installed ## Run the tests on a real Xen, in testbeds under QEMU, side by side
 	tests/xen/testbed/build.sh
 	$(BIN)/python tests/xen/testbed/environment.py $(TESTBED)/py target/wheels/*.whl --group test
-	$(BIN)/python tests/xen/testbed/run.py --timeout 4500 --out $(TESTBED)/results \
+	$(MAKE) --no-print-directory --jobs $(words $(XEN_PARTS)) $(XEN_PARTS:%=test-xen-part-%)
+
+test-xen-part-%:
+	$(BIN)/python tests/xen/testbed/run.py --timeout 4500 --out $(TESTBED)/results/$* \
 		--in pyproject.toml --in README.md --in examples=examples --in tests/xen=tests/xen --in py=$(TESTBED)/py -- \
-		env XENMIG_TESTBED=1 python3 -u -m pytest -m xen -p no:cacheprovider --durations=10 --junitxml=/out/junit.xml
+		env XENMIG_TESTBED=1 XENMIG_TEST_PART=$*/$(words $(XEN_PARTS)) python3 -u -m pytest -m xen -p no:cacheprovider \
+		--durations=10 --junitxml=/out/junit.xml $(ARGS) 2>&1 | sed --unbuffered 's/^/part $*: /'
 
 check: check-format lint types docs deny ## Run every check but the tests: format, lints, types, documentation, licences
 

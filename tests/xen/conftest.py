@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 from tests.xen.guest import Guest, GuestKind, Images
+from tests.xen.parts import one_part
 from tests.xen.toolstack import Toolstack
 
 import xenmig
@@ -34,12 +35,16 @@ TEST_TIMEOUT_S = 420
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks the tests of this directory."""
-    for item in items:
-        if HERE in item.path.parents:
-            item.add_marker("xen")
-            item.add_marker(pytest.mark.timeout(TEST_TIMEOUT_S))
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Marks the tests of this directory, and keeps one part of them if ``XENMIG_TEST_PART`` asks for it."""
+    here = [item for item in items if HERE in item.path.parents]
+    for item in here:
+        item.add_marker("xen")
+        item.add_marker(pytest.mark.timeout(TEST_TIMEOUT_S))
+    part = os.environ.get("XENMIG_TEST_PART", "1/1")
+    left_out = set(here) - set(one_part(here, part))
+    items[:] = [item for item in items if item not in left_out]
+    config.hook.pytest_deselected(items=list(left_out))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
