@@ -139,7 +139,7 @@ def test_combinations_bind_as_in_python() -> None:
         ("libxc | mine:Waits", ["rounds=1"], "arguments are for a single policy"),
         ("libxc |", [], r"no policy '': .* \(character 8 of 'libxc \|'\)$"),
         ("libxc | & libxc", [], r"no policy '': .* \(character 9 of"),
-        ("libxc | mine:Nobody", [], r"mine has no Nobody \(character 9 of 'libxc \| mine:Nobody'\)$"),
+        ("libxc | mine:Missing", [], r"mine has no Missing \(character 9 of 'libxc \| mine:Missing'\)$"),
         ("libxc |  stop-after", [], r"StopAfter needs a limit: .* \(character 10 of"),
         ('"mine.py:Waits', [], "the quotes that open at character 1 of .* are not closed"),
         ("libxc | 'mine.py:Waits", [], "the quotes that open at character 9 of .* are not closed"),

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! A host with one PV domain. Its frames are the pages of a simulated HVM domain: frame `mfn` of this host is the page at
-//! gfn `mfn` of that one. They are given in scattered order, and once a page table is in use nobody may map it for
-//! writing, as with Xen.
+//! gfn `mfn` of that one. They are given in scattered order, and a page table that is in use cannot be mapped for
+//! writing, as with Xen. The verbs of PV guests are in `verbs.rs`.
+
+mod verbs;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,7 +12,7 @@ use std::{
 
 use xenmig_hypervisor::{
     Access, ClaimError, CleanPass, Clock, DirtyBitmap, DirtyCounts, Extent, ForeignPages, Hypervisor,
-    HypervisorError, MachineClock, PageBuffer, PinOp, PvVerbs, ReservedGrant, Result, SaveClaim,
+    HypervisorError, MachineClock, PageBuffer, ReservedGrant, Result, SaveClaim,
 };
 use xenmig_sim::{DomainConfig, SimDomain, SimHost};
 use xenmig_types::{
@@ -210,41 +212,6 @@ const fn name(part: VcpuPart) -> &'static str {
     }
 }
 
-impl PvVerbs for PvHost {
-    fn guest_width(&self, _domid: Domid) -> Result<u8> {
-        Ok(self.enter("guest_width")?.width)
-    }
-
-    fn set_guest_width(&self, _domid: Domid, width_bytes: u8) -> Result<()> {
-        let mut state = self.enter("set_guest_width")?;
-        self.require(state.given == 0, "set_guest_width", EINVAL)?;
-        state.width = width_bytes;
-        state.calls.push(Call::Width(width_bytes));
-        Ok(())
-    }
-
-    fn set_vcpu_state(&self, _domid: Domid, vcpu: u32, part: VcpuPart, bytes: &[u8]) -> Result<()> {
-        let mut state = self.enter("set_vcpu_state")?;
-        let valid = part != VcpuPart::Basic || self.check_context(&mut state, bytes);
-        self.require(valid && vcpu <= MAX_VCPU_ID, "set_vcpu_state", EINVAL)?;
-        state.vcpus.insert((vcpu, name(part)), bytes.to_vec());
-        state.calls.push(Call::Vcpu(vcpu, part));
-        Ok(())
-    }
-
-    fn pin_tables(&self, _domid: Domid, pins: &[PinOp]) -> Result<()> {
-        let mut state = self.enter("pin_tables")?;
-        for pin in pins {
-            state.strays += u32::from(!state.m2p.contains_key(&pin.frame.0));
-            let valid = self.use_table(&mut state, pin.frame.0, pin.kind.number() & 7);
-            let valid = state.pinned.insert(pin.frame.0) && valid;
-            self.require(valid, "pin_tables", EINVAL)?;
-        }
-        state.calls.push(Call::Pin(pins.iter().map(|pin| pin.frame.0).collect()));
-        Ok(())
-    }
-}
-
 impl Hypervisor for PvHost {
     fn clock(&self) -> &dyn Clock {
         &MachineClock
@@ -368,7 +335,7 @@ impl Hypervisor for PvHost {
         Ok(count)
     }
 
-    /// As with Xen, what a page table refers to stays until that reference goes; here it is just nobody's any more.
+    /// As with Xen, what a page table refers to stays until that reference goes; here it just has no owner any more.
     fn depopulate(&self, domid: Domid, gfns: &[Gfn]) -> Result<()> {
         let mut state = self.enter("depopulate")?;
         for gfn in gfns {
