@@ -27,6 +27,7 @@ from xenmig._native import (
     RestoreProgress,
     RestoreResult,
     RoundStats,
+    SaveEvent,
     SaveResult,
     __version__,
 )
@@ -71,6 +72,7 @@ __all__ = [
     "RestoreProgress",
     "RestoreResult",
     "RoundStats",
+    "SaveEvent",
     "SaveInProgress",
     "SaveResult",
     "SimError",

@@ -13,6 +13,7 @@ __all__ = [
     "RestoreProgress",
     "RestoreResult",
     "RoundStats",
+    "SaveEvent",
     "SaveResult",
     "SimDomain",
     "SimHost",
@@ -37,7 +38,9 @@ class PrecopyStats:
     @property
     def dirty_count(self) -> int | None: ...
     @property
-    def phase(self) -> Literal["before_round", "batch", "after_round", "stop_and_copy", "verify"]: ...
+    def phase(
+        self,
+    ) -> Literal["before_round", "batch", "after_round", "waiting", "stop_and_copy", "verify"]: ...
     @property
     def p2m_size(self) -> int: ...
     @property
@@ -98,6 +101,40 @@ class PrecopyStats:
         ``pages_owed`` and ``expected_copy_s`` follow from the other fields. They may be left out; if they are
         given they must agree, and a contradiction is a ``ValueError``.
         """
+
+@final
+class SaveEvent:
+    """Something that happened in a save."""
+
+    @property
+    def kind(self) -> Literal["stage", "consult", "round", "progress"]: ...
+    @property
+    def stage(
+        self,
+    ) -> (
+        Literal[
+            "preamble",
+            "precopy",
+            "suspend",
+            "last_clean",
+            "stop_and_copy",
+            "verify",
+            "state",
+            "complete",
+        ]
+        | None
+    ): ...
+    @property
+    def elapsed_s(self) -> float | None: ...
+    @property
+    def stats(self) -> PrecopyStats | None: ...
+    @property
+    def decision(self) -> Literal["continue", "stop_and_copy", "abort"] | None: ...
+    @property
+    def reason(self) -> str | None: ...
+    @property
+    def round(self) -> RoundStats | None: ...
+    def to_dict(self) -> dict[str, Any]: ...
 
 @final
 class RoundStats:
@@ -318,6 +355,9 @@ def save(
     resume: Callable[[], object] | None,
     device_model_logdirty: Callable[[bool], object] | None,
     on_progress: Callable[[PrecopyStats], object] | None,
+    on_event: Callable[[SaveEvent], object] | None,
+    stall_timeout_s: float | None,
+    peer_timeout_s: float | None,
 ) -> SaveResult: ...
 def restore(
     host: SimHost | XenHost,

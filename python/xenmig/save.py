@@ -17,7 +17,7 @@ from xenmig.policy import check_policy
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from xenmig._native import PrecopyStats, SaveResult
+    from xenmig._native import PrecopyStats, SaveEvent, SaveResult
     from xenmig.descriptor import Stream
     from xenmig.host import AnyHost
     from xenmig.policy import Policy
@@ -42,6 +42,8 @@ def save(  # noqa: PLR0913 - the optional ones are keywords
     device_model_logdirty: Callable[[bool], object] | None = None,
     on_progress: Callable[[PrecopyStats], object] | None = None,
     progress_interval_s: float = 0.1,
+    on_event: Callable[[SaveEvent], object] | None = None,
+    stall_timeout_s: float | None = 60.0,
     min_round_s: float = 0.05,
     skip_redirtied: bool = False,
 ) -> SaveResult:
@@ -64,9 +66,9 @@ def save(  # noqa: PLR0913 - the optional ones are keywords
         policy: Who decides, at each consult, whether the precopy goes on. ``None`` is libxc's own rule: stop
             below 50 dirty pages or after five rounds.
         consult: ``"batch"`` asks before a round, after each batch and after a round, and an answer takes
-            effect at once. ``"round"`` asks twice a round, and a STOP before a round still sends that round,
-            as libxc does. Default: ``"batch"`` with a policy; without one ``"round"``, so that the stream is
-            libxc's byte for byte.
+            effect at once; while the other end takes nothing, it asks every 100 ms. ``"round"`` asks twice a
+            round, and a STOP before a round still sends that round, as libxc does. Default: ``"batch"`` with
+            a policy; without one ``"round"``, so that the stream is libxc's byte for byte.
         live: ``False`` suspends the guest first and asks no policy.
         verify: Sends all memory once more at the end, for the receiver to compare. The guest is down for all
             of it: for debugging. Only with ``live=True``.
@@ -78,6 +80,11 @@ def save(  # noqa: PLR0913 - the optional ones are keywords
             to pass on to the device model. Not needed for PVH guests and simulated domains.
         on_progress: Called with the statistics, at most every `progress_interval_s`; also in the final pass.
         progress_interval_s: Least time between two calls of `on_progress`, in seconds.
+        on_event: Called with everything that happens: stages, consults with their answers, rounds, progress.
+        stall_timeout_s: How long the other end may take nothing while the guest is suspended, in seconds.
+            Then the save fails and the guest goes on. ``None`` waits for ever. While the guest runs, the
+            policy is asked instead, with the phase ``"waiting"``: ``AbortAfter(seconds=...)`` ends a save
+            whose other end has stalled.
         min_round_s: Least time between two CLEANs when nothing was dirty, in seconds.
         skip_redirtied: Leaves pages out of a round that are dirty again when their turn comes: the next round
             has them anyway. Costs a PEEK of the whole bitmap every 20 ms; only with ``consult="batch"``.
@@ -87,7 +94,7 @@ def save(  # noqa: PLR0913 - the optional ones are keywords
 
     Raises:
         HypercallError: The hypervisor refused a call; ``ESRCH`` if there is no such domain.
-        TransportError: `out` is closed, cannot carry a stream, or failed.
+        TransportError: `out` is closed, cannot carry a stream, failed, or stalled (``ETIMEDOUT``).
         PolicyError: `policy` is no policy, or it answered something that is no decision.
         PolicyAbort: The policy answered ABORT.
         GuestNotSuspended: `suspend` returned, but the guest is not suspended.
@@ -132,4 +139,7 @@ def save(  # noqa: PLR0913 - the optional ones are keywords
             resume=resume,
             device_model_logdirty=device_model_logdirty,
             on_progress=on_progress,
+            on_event=on_event,
+            stall_timeout_s=stall_timeout_s,
+            peer_timeout_s=descriptor.timeout_s,
         )

@@ -4,11 +4,11 @@
 use xenmig_hypervisor::{HypervisorError, zeroed_words};
 use xenmig_types::Pfn;
 
-/// A batch has at most so many pages, and libxc's are exactly so long where the bitmap has the pages.
+/// A batch has at most this many pages. libxc's batches, too, are this long wherever the bitmap has enough pages.
 pub const MAX_BATCH_PAGES: usize = 1024;
 
 const BITS: u64 = u64::BITS as u64;
-/// So many words are compared with zero together, which takes a few vector instructions.
+/// This many words are compared with zero together, which takes a few vector instructions.
 const BLOCK_WORDS: usize = 64;
 
 /// A place in a bitmap: everything below it was taken.
@@ -82,6 +82,29 @@ impl Owed {
         let before = self.count;
         self.add_word(pfn.0 / BITS * BITS, 1 << (pfn.0 % BITS));
         self.count > before
+    }
+
+    /// Owes every page of a bitmap of the same size. Returns how many were not owed before.
+    pub(crate) fn add_words(&mut self, words: &[u64]) -> u64 {
+        let before = self.count;
+        for (owed, word) in self.words.iter_mut().zip(words) {
+            self.count += u64::from((word & !*owed).count_ones());
+            *owed |= word;
+        }
+        self.count - before
+    }
+
+    /// Owes every page that `words` has and `without` has not; all three are of the same size.
+    pub(crate) fn add_difference(&mut self, words: &[u64], without: &Self) {
+        for ((owed, word), without) in self.words.iter_mut().zip(words).zip(&without.words) {
+            self.count += u64::from((word & !without & !*owed).count_ones());
+            *owed |= word & !without;
+        }
+    }
+
+    /// Returns the words of the bitmap.
+    pub(crate) fn words(&self) -> &[u64] {
+        &self.words
     }
 
     fn add_word(&mut self, base: u64, bits: u64) {

@@ -3,7 +3,7 @@
 
 use std::error::Error;
 
-use crate::PrecopyStats;
+use crate::events::Event;
 
 /// An error of the caller's own: it passes through the engine unchanged.
 pub type CallerError = Box<dyn Error + Send + Sync + 'static>;
@@ -30,8 +30,8 @@ pub trait Caller: Interrupt {
     /// Any error ends the save.
     fn suspend(&mut self) -> Result<(), CallerError>;
 
-    /// Lets the guest go on after a save that failed once it was suspended. Returns `false` if that is left to
-    /// somebody else.
+    /// Lets the guest go on after a save that failed once it was suspended. Returns `false` if the caller leaves that to
+    /// another program.
     ///
     /// # Errors
     ///
@@ -50,13 +50,12 @@ pub trait Caller: Interrupt {
         Ok(())
     }
 
-    /// Hears how far the save has come: at each consult's phase, but not more often than
-    /// [`SaveOptions::progress_interval`](crate::SaveOptions::progress_interval).
+    /// Hears what happens in the save, as it happens.
     ///
     /// # Errors
     ///
     /// Any error ends the save.
-    fn progress(&mut self, _stats: &PrecopyStats) -> Result<(), CallerError> {
+    fn observe(&mut self, _event: &Event<'_>) -> Result<(), CallerError> {
         Ok(())
     }
 }

@@ -1,36 +1,35 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! Saving and restoring a domain: the algorithm, and nothing that is of one hypervisor or of one language.
+//! Saving and restoring a domain: the algorithm, without anything that is particular to a hypervisor or a language.
 //!
 //! ```text
-//! save.rs       headers, static data ──> precopy ──> stop-and-copy ──> state records, END
-//! rounds.rs                              the loop: consult, send a round, consult, CLEAN
-//! batch.rs                               1024 pfns: types, mapping, one PAGE_DATA record
-//! bitmap.rs                              which pfns are next
-//! policy.rs     who decides              stats.rs   knowing what
-//! caller.rs     who suspends the guest, watches, and may interrupt
-//! restore/      the other end
+//! save.rs      headers, static data ──> precopy ──> stop-and-copy ──> state records, END
+//! save/        claims ──> prepare ──> write, and decide: which pfns, their pages, the stream, who is asked
+//! restore/     the other end
+//! guest/       what depends on the kind of guest, for both directions
+//! policy/      who decides, knowing what
+//! watch.rs     interruption, retries, stalls, pacing; for both directions
+//! events.rs    what happens, as it happens
+//! caller.rs    who suspends the guest, observes, and may interrupt
 //! ```
 
 #![forbid(unsafe_code)]
 
-mod batch;
 mod bitmap;
 mod caller;
-mod error;
+mod events;
 mod guest;
 mod policy;
 pub mod restore;
-mod rounds;
-mod run;
 mod save;
-mod stats;
-#[expect(dead_code, reason = "save and restore move onto it next")]
 mod watch;
 
 pub use bitmap::MAX_BATCH_PAGES;
 pub use caller::{Caller, CallerError, Interrupt};
-pub use error::{GuestState, SaveError, SaveFailure};
-pub use guest::TableFault;
-pub use policy::{ConsultMode, Decision, LibxcPolicy, Phase, Policy, Verdict};
-pub use save::{Downtime, SaveOptions, SaveReport, save};
-pub use stats::{PrecopyStats, RoundStats};
+pub use events::{Event, Stage};
+pub use guest::table_fault::TableFault;
+pub use policy::{ConsultMode, Decision, LibxcPolicy, Phase, Policy, PrecopyStats, RoundStats, Verdict};
+pub use save::{
+    Downtime, SaveOptions, SaveReport,
+    error::{GuestState, SaveError, SaveFailure},
+    save,
+};

@@ -11,7 +11,7 @@
 //! A watch reads the host's [`Clock`] when it is told to ([`Watch::tick`]), which is twice a batch: reading the clock is
 //! what a consult costs most.
 
-use std::{fmt, io, time::Duration};
+use std::{fmt, time::Duration};
 
 use xenmig_hypervisor::{Clock, Hypervisor, HypervisorError, Moment};
 
@@ -30,17 +30,9 @@ pub(crate) enum Halt {
     Interrupted(CallerError),
     /// The other end has moved no byte for this long.
     Stalled(Duration),
+    /// A call of the hypervisor failed for good.
+    Hypervisor(HypervisorError),
 }
-
-impl Halt {
-    /// Returns the error of a stalled stream, as a file descriptor with a timeout would give it.
-    pub(crate) fn timed_out() -> io::Error {
-        io::Error::from_raw_os_error(ETIMEDOUT)
-    }
-}
-
-/// `ETIMEDOUT` of Linux.
-const ETIMEDOUT: i32 = 110;
 
 /// How long the other end has taken or sent nothing.
 #[derive(Clone, Copy, Debug)]
@@ -123,7 +115,7 @@ impl<'a, C: Interrupt + ?Sized> Watch<'a, C> {
             self.stall.moved = moved;
             self.stall.since = self.now;
         }
-        self.listen()?;
+        self.attend()?;
         let stalled = self.now.since(self.stall.since);
         match self.stall.limit {
             Some(limit) if stalled >= limit => Err(Halt::Stalled(stalled)),
@@ -133,15 +125,15 @@ impl<'a, C: Interrupt + ?Sized> Watch<'a, C> {
 
     /// Makes a call of the hypervisor, and makes it again while the hypervisor says that it may succeed later, for about
     /// a second.
-    pub(crate) fn retry<T, E: From<HypervisorError> + From<Halt>>(
+    pub(crate) fn retry<T>(
         &mut self,
         mut call: impl FnMut() -> Result<T, HypervisorError>,
-    ) -> Result<T, E> {
+    ) -> Result<T, Halt> {
         let mut tries = 0;
         loop {
             match call() {
                 Err(error) if error.is_transient() && tries < BUSY_RETRIES => tries += 1,
-                result => return Ok(result?),
+                result => return result.map_err(Halt::Hypervisor),
             }
             self.wait(BUSY_WAIT)?;
         }

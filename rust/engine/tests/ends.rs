@@ -160,7 +160,7 @@ fn an_error_of_the_progress_callback_comes_out_as_it_is() {
                 assert_eq!(toolstack.progress.len(), call);
                 break;
             }
-            let SaveError::Progress(error) = &saved.failure().error else { panic!("{}", saved.failure()) };
+            let SaveError::Observer(error) = &saved.failure().error else { panic!("{}", saved.failure()) };
             assert_eq!(error.downcast_ref(), Some(&Mine("progress")));
             failed_cleanly(&domain, &saved);
             if toolstack.was_asked_to_suspend() {

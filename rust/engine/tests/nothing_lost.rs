@@ -109,6 +109,7 @@ fn options() -> impl Strategy<Value = SaveOptions> {
                 skip_interval,
                 min_round: Duration::from_micros(100),
                 progress_interval,
+                ..SaveOptions::default()
             }
         })
 }

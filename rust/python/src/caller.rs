@@ -2,9 +2,9 @@
 //! The program that saves or restores: its callbacks, and the signals that Python has caught for it.
 
 use pyo3::{exceptions::PyMemoryError, prelude::*};
-use xenmig_engine::{Caller, CallerError, Interrupt, PrecopyStats};
+use xenmig_engine::{Caller, CallerError, Event, Interrupt};
 
-use crate::{ALLOCATOR, args::callable, detach::attached, stats::PyPrecopyStats};
+use crate::{ALLOCATOR, args::callable, detach::attached, event::PySaveEvent, stats::PyPrecopyStats};
 
 /// The callbacks of a save.
 #[derive(Debug)]
@@ -13,6 +13,7 @@ pub(crate) struct PyCaller {
     resume: Option<Py<PyAny>>,
     device_model_logdirty: Option<Py<PyAny>>,
     on_progress: Option<Py<PyAny>>,
+    on_event: Option<Py<PyAny>>,
 }
 
 impl PyCaller {
@@ -22,6 +23,7 @@ impl PyCaller {
         resume: Option<&Bound<'_, PyAny>>,
         device_model_logdirty: Option<&Bound<'_, PyAny>>,
         on_progress: Option<&Bound<'_, PyAny>>,
+        on_event: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
         callable("suspend", suspend)?;
         Ok(Self {
@@ -29,6 +31,7 @@ impl PyCaller {
             resume: optional("resume", resume)?,
             device_model_logdirty: optional("device_model_logdirty", device_model_logdirty)?,
             on_progress: optional("on_progress", on_progress)?,
+            on_event: optional("on_event", on_event)?,
         })
     }
 }
@@ -48,9 +51,16 @@ impl Caller for PyCaller {
         attached(|py| switch.call1(py, (on,)).map(drop))
     }
 
-    fn progress(&mut self, stats: &PrecopyStats) -> Result<(), CallerError> {
-        let Some(on_progress) = &self.on_progress else { return Ok(()) };
-        attached(|py| on_progress.call1(py, (PyPrecopyStats::from(stats),)).map(drop))
+    fn observe(&mut self, event: &Event<'_>) -> Result<(), CallerError> {
+        if let Some(on_event) = &self.on_event {
+            attached(|py| on_event.call1(py, (PySaveEvent::from(event),)).map(drop))?;
+        }
+        match (event, &self.on_progress) {
+            (Event::Progress(stats), Some(on_progress)) => {
+                attached(|py| on_progress.call1(py, (PyPrecopyStats::from(*stats),)).map(drop))
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -15,6 +15,7 @@ mod decision;
 mod detach;
 mod endpoint;
 mod errors;
+mod event;
 mod field;
 mod host;
 mod policy;
@@ -35,6 +36,7 @@ static ALLOCATOR: xenmig_hypervisor::Reserve = xenmig_hypervisor::Reserve::new()
 mod _native {
     #[pymodule_export]
     use crate::{
+        event::PySaveEvent,
         restore::restore,
         results::{PyRestoreProgress, PyRestoreResult, PySaveResult},
         save::save,

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! `save`: from Python's arguments to the engine, and back with a result or an exception.
 
+use std::io;
+
 use pyo3::{exceptions::PyValueError, prelude::*};
 use xenmig_engine::{ConsultMode, Policy, SaveError, SaveFailure, SaveOptions};
 use xenmig_hypervisor::ClaimError;
@@ -17,6 +19,9 @@ use crate::{
     stats::PyPrecopyStats,
 };
 
+/// `ETIMEDOUT` of Linux.
+const ETIMEDOUT: i32 = 110;
+
 const CONSULT_MODES: [(&str, ConsultMode); 2] =
     [("round", ConsultMode::Round), ("batch", ConsultMode::Batch)];
 
@@ -24,7 +29,7 @@ const CONSULT_MODES: [(&str, ConsultMode); 2] =
 #[pyfunction]
 #[pyo3(signature = (
     host, domid, fd, *, policy, consult, live, verify, skip_redirtied, min_round_s, progress_interval_s, suspend,
-    resume, device_model_logdirty, on_progress,
+    resume, device_model_logdirty, on_progress, on_event, stall_timeout_s, peer_timeout_s,
 ))]
 #[expect(clippy::too_many_arguments, reason = "each is a keyword in Python")]
 pub(crate) fn save(
@@ -43,6 +48,9 @@ pub(crate) fn save(
     resume: Option<&Bound<'_, PyAny>>,
     device_model_logdirty: Option<&Bound<'_, PyAny>>,
     on_progress: Option<&Bound<'_, PyAny>>,
+    on_event: Option<&Bound<'_, PyAny>>,
+    stall_timeout_s: Option<f64>,
+    peer_timeout_s: Option<f64>,
 ) -> PyResult<PySaveResult> {
     let options = SaveOptions {
         live,
@@ -51,10 +59,12 @@ pub(crate) fn save(
         skip_redirtied,
         min_round: seconds("min_round_s", min_round_s)?,
         progress_interval: seconds("progress_interval_s", progress_interval_s)?,
+        stall_timeout: stall_timeout_s.map(|value| seconds("stall_timeout_s", value)).transpose()?,
+        peer_timeout: peer_timeout_s.map(|value| seconds("the timeout of out", value)).transpose()?,
         ..SaveOptions::default()
     };
     let mut policy = policy.map(PyPolicy::new).transpose()?;
-    let mut caller = PyCaller::new(suspend, resume, device_model_logdirty, on_progress)?;
+    let mut caller = PyCaller::new(suspend, resume, device_model_logdirty, on_progress, on_event)?;
     let mut sink = endpoint::sink(py, fd)?;
     let report = detached(py, || {
         let asked = policy.as_mut().map(|policy| -> &mut dyn Policy { policy });
@@ -74,6 +84,9 @@ impl Raise for SaveFailure {
                 errors::hypercall(py, "foreign mapping", domid, errno, message, aftermath)
             }
             SaveError::Transport { source, .. } => errors::transport(py, &source, message, aftermath),
+            SaveError::Stalled { .. } => {
+                errors::transport(py, &io::Error::from_raw_os_error(ETIMEDOUT), message, aftermath)
+            }
             SaveError::Encode(_) => errors::plain(py, "StreamError", &message, aftermath),
             SaveError::PolicyAbort { stats, reason } => {
                 errors::exception(py, "PolicyAbort", (message,), aftermath, |details| {
@@ -94,13 +107,14 @@ impl Raise for SaveFailure {
             }
             SaveError::Claim(ClaimError::Unlockable { .. })
             | SaveError::Refused { .. }
+            | SaveError::Ended { .. }
             | SaveError::P2mGrew { .. }
             | SaveError::P2mMoved { .. }
             | SaveError::BadP2m { .. }
             | SaveError::PageTable { .. }
             | SaveError::Vcpu { .. } => errors::plain(py, "DomainRefused", &message, aftermath),
             SaveError::Policy(error)
-            | SaveError::Progress(error)
+            | SaveError::Observer(error)
             | SaveError::Interrupted(error)
             | SaveError::Suspend(error)
             | SaveError::DeviceModel(error) => errors::passed_through(py, error, aftermath),

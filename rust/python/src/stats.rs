@@ -15,10 +15,11 @@ use xenmig_types::PAGE_SHIFT;
 use crate::{args::shown, field::Field, record::record};
 
 /// The phases by name.
-pub(crate) const PHASES: [(&str, Phase); 5] = [
+pub(crate) const PHASES: [(&str, Phase); 6] = [
     (Phase::BeforeRound.name(), Phase::BeforeRound),
     (Phase::Batch.name(), Phase::Batch),
     (Phase::AfterRound.name(), Phase::AfterRound),
+    (Phase::Waiting.name(), Phase::Waiting),
     (Phase::StopAndCopy.name(), Phase::StopAndCopy),
     (Phase::Verify.name(), Phase::Verify),
 ];
@@ -32,8 +33,8 @@ record! {
     total_written: u64 => |stats| stats.total_written;
     /// Pages that the coming round claims; ``None`` after a round and within it.
     dirty_count: Option<u64> => |stats| stats.dirty_count;
-    /// When the question is asked: ``"before_round"``, ``"batch"`` or ``"after_round"``. Progress is also reported
-    /// in ``"stop_and_copy"`` and ``"verify"``, when the guest is suspended.
+    /// When the question is asked: ``"before_round"``, ``"batch"``, ``"after_round"``, or ``"waiting"`` while the other
+    /// end takes nothing. Progress is also reported in ``"stop_and_copy"`` and ``"verify"``, when the guest is suspended.
     phase: Phase => |stats| stats.phase;
     /// Size of the p2m in pages, holes included.
     p2m_size: u64 => |stats| stats.p2m_size;

@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! HVM and PVH guests: a pfn is a gfn, and all state but memory is the HVM context and a few parameters.
 
-use xenmig_hypervisor::Hypervisor;
+use xenmig_hypervisor::PageBuffer;
 use xenmig_stream::{HvmParam, encode};
-use xenmig_types::{Domid, Gfn, Pfn};
+use xenmig_types::{Gfn, GuestKind, PageType, Pfn};
 
-use crate::SaveError;
+use super::{
+    save_ops::{Domain, SaveOps, SaveWatch, check_growth},
+    table_fault::TableFault,
+};
+use crate::save::error::SaveError;
 
 /// The `HVM_PARAM_*` that are saved, in the order of the record: libxc's, not the numbers'
 /// (`public/hvm/params.h`). The pages they name are the guest's channels to its toolstack and device model.
@@ -33,20 +37,78 @@ pub(crate) const fn gfn(pfn: Pfn) -> Gfn {
     Gfn(pfn.0)
 }
 
-/// Appends the state of a suspended guest: TSC, context, parameters. The specification would have the parameters
-/// before the context; libxc writes them behind it, and readers apply both at the end.
-pub(crate) fn state(host: &dyn Hypervisor, domid: Domid, out: &mut Vec<u8>) -> Result<(), SaveError> {
-    encode::tsc_info(out, &host.tsc_info(domid)?);
-    encode::hvm_context(out, &host.hvm_context(domid)?)?;
-    let mut params = Vec::with_capacity(SAVED_PARAMS.len());
-    for index in SAVED_PARAMS {
-        let value = host.hvm_param(domid, index)?;
-        if value != 0 {
-            params.push(HvmParam { index, value });
+/// Saves an HVM or PVH guest.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HvmSave;
+
+impl SaveOps for HvmSave {
+    fn has_device_model(&self) -> bool {
+        true
+    }
+
+    fn p2m_size(&self, domain: Domain<'_>, watch: &mut SaveWatch<'_>) -> Result<u64, SaveError> {
+        Ok(watch.retry(|| domain.host.nr_gpfns(domain.domid))?)
+    }
+
+    fn front(
+        &self,
+        domain: Domain<'_>,
+        watch: &mut SaveWatch<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), SaveError> {
+        let Domain { host, domid } = domain;
+        encode::headers(out, GuestKind::Hvm, watch.retry(|| host.version())?);
+        encode::cpu_policy(out, &watch.retry(|| host.cpu_policy(domid))?)?;
+        encode::static_data_end(out);
+        Ok(())
+    }
+
+    fn frames(&self, pfns: &[Pfn], frames: &mut Vec<Gfn>) -> usize {
+        frames.clear();
+        frames.extend(pfns.iter().map(|pfn| gfn(*pfn)));
+        0
+    }
+
+    fn normalise(&self, _kind: PageType, table: &PageBuffer, out: &mut Vec<u8>) -> Result<(), TableFault> {
+        // No page of these guests has the type of a page table.
+        out.extend_from_slice(table);
+        Ok(())
+    }
+
+    fn check_p2m(&self) -> Result<(), SaveError> {
+        Ok(())
+    }
+
+    fn check_size(
+        &self,
+        domain: Domain<'_>,
+        watch: &mut SaveWatch<'_>,
+        before: u64,
+    ) -> Result<(), SaveError> {
+        check_growth(domain.domid, before, self.p2m_size(domain, watch)?)
+    }
+
+    /// TSC, context, parameters. The specification has the parameters before the context; libxc writes them after it,
+    /// and readers apply both at the end.
+    fn state(
+        &self,
+        domain: Domain<'_>,
+        watch: &mut SaveWatch<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), SaveError> {
+        let Domain { host, domid } = domain;
+        encode::tsc_info(out, &watch.retry(|| host.tsc_info(domid))?);
+        encode::hvm_context(out, &watch.retry(|| host.hvm_context(domid))?)?;
+        let mut params = Vec::with_capacity(SAVED_PARAMS.len());
+        for index in SAVED_PARAMS {
+            let value = watch.retry(|| host.hvm_param(domid, index))?;
+            if value != 0 {
+                params.push(HvmParam { index, value });
+            }
         }
+        if !params.is_empty() {
+            encode::hvm_params(out, &params)?;
+        }
+        Ok(())
     }
-    if !params.is_empty() {
-        encode::hvm_params(out, &params)?;
-    }
-    Ok(())
 }

@@ -190,6 +190,7 @@ impl RestoreError {
 impl From<Halt> for RestoreError {
     fn from(halt: Halt) -> Self {
         match halt {
+            Halt::Hypervisor(error) => Self::Hypervisor(error),
             Halt::Interrupted(error) => Self::Interrupted(error),
             Halt::Stalled(time) => Self::Stalled(time),
         }

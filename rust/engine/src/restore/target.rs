@@ -75,7 +75,7 @@ impl<'a> Target<'a> {
         &self,
         mut call: impl FnMut(&dyn Hypervisor, Domid) -> Result<T, HypervisorError>,
     ) -> Result<T, RestoreError> {
-        self.watch.borrow_mut().retry(|| call(self.host, self.domid))
+        Ok(self.watch.borrow_mut().retry(|| call(self.host, self.domid))?)
     }
 
     /// Makes a call that must not be made again.

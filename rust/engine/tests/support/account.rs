@@ -98,7 +98,7 @@ pub(crate) fn report_adds_up(domain: &SimDomain, saved: &Saved, options: &SaveOp
         match pass.phase {
             Phase::BeforeRound => assert!(pass.pages_claimed + report.pages_deferred >= pass.dirty_count),
             Phase::StopAndCopy | Phase::Verify => assert_eq!(pass.pages_claimed, pass.dirty_count),
-            Phase::Batch | Phase::AfterRound => panic!("no pass is called {:?}", pass.phase),
+            Phase::Batch | Phase::AfterRound | Phase::Waiting => panic!("no pass is called {:?}", pass.phase),
         }
     }
     let live = |pass: &&RoundStats| pass.phase == Phase::BeforeRound;

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use xenmig_engine::{Caller, CallerError, Interrupt, PrecopyStats};
+use xenmig_engine::{Caller, CallerError, Event, Interrupt, PrecopyStats};
 use xenmig_sim::{Fault, SimDomain, Verb};
 
 use super::Mine;
@@ -68,6 +68,8 @@ pub(crate) struct Toolstack<'a> {
     pub(crate) interrupts_after: Option<Duration>,
     pub(crate) asked: Vec<Asked>,
     pub(crate) progress: Vec<PrecopyStats>,
+    /// Every event, as its debug format has it.
+    pub(crate) events: Vec<String>,
     pub(crate) interrupt_checks: Vec<Instant>,
     pub(crate) began: Instant,
 }
@@ -85,6 +87,7 @@ impl<'a> Toolstack<'a> {
             interrupts_after: None,
             asked: Vec::new(),
             progress: Vec::new(),
+            events: Vec::new(),
             interrupt_checks: Vec::new(),
             began: Instant::now(),
         }
@@ -134,8 +137,10 @@ impl Caller for Toolstack<'_> {
         if self.device_model_refuses == Some(on) { Err(Mine("device model").into()) } else { Ok(()) }
     }
 
-    fn progress(&mut self, stats: &PrecopyStats) -> Result<(), CallerError> {
-        self.progress.push(stats.clone());
+    fn observe(&mut self, event: &Event<'_>) -> Result<(), CallerError> {
+        self.events.push(format!("{event:?}"));
+        let Event::Progress(stats) = event else { return Ok(()) };
+        self.progress.push((*stats).clone());
         let number = self.progress.len() - 1;
         if self.progress_fails == Some(number) { Err(Mine("progress").into()) } else { Ok(()) }
     }

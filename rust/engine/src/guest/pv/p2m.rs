@@ -14,13 +14,16 @@
 //! Everything is the guest's word, and is checked: no frame beyond the host's, none that cannot be mapped, and no array
 //! longer than a stream can say.
 
-use xenmig_hypervisor::{Access, ForeignPages, Hypervisor, M2p, PageBuffer};
+use xenmig_hypervisor::{Access, ForeignPages, M2p, PageBuffer};
 use xenmig_types::{
-    Domid, Gfn, PAGE_SHIFT, Pfn,
+    Gfn, PAGE_SHIFT, Pfn,
     pv::{GuestWidth, Pte, shared_info},
 };
 
-use crate::SaveError;
+use crate::{
+    guest::save_ops::{Domain, SaveWatch},
+    save::error::SaveError,
+};
 
 /// X86_PV_P2M_FRAMES has pfns of 32 bits.
 const MAX_ENTRIES: u64 = 1 << 32;
@@ -40,23 +43,23 @@ pub(super) struct P2m {
 impl P2m {
     /// Finds the array by what the shared info page says, and maps it.
     pub(super) fn find(
-        host: &dyn Hypervisor,
-        domid: Domid,
+        domain: Domain<'_>,
         width: GuestWidth,
         m2p: &M2p,
         shared: &PageBuffer,
+        watch: &mut SaveWatch<'_>,
     ) -> Result<Self, SaveError> {
-        let search = Search { host, domid, width, frames: m2p.frames(), shared };
+        let search = Search { domain, width, frames: m2p.frames(), shared };
         let announced = search.field(shared_info::MAX_PFN);
         if announced == 0 || announced > MAX_ENTRIES {
             return Err(search.bad("the number of its entries", announced));
         }
         let cr3 = search.field(shared_info::P2M_CR3);
         let (entries, pages) = match cr3 {
-            0 => search.tree(announced)?,
-            _ => search.list(announced, cr3)?,
+            0 => search.tree(announced, watch)?,
+            _ => search.list(announced, cr3, watch)?,
         };
-        let mapped = search.map(&pages, "a page of it")?;
+        let mapped = search.map(&pages, "a page of it", watch)?;
         Ok(Self { width, entries, pages, mapped })
     }
 
@@ -96,8 +99,7 @@ fn read(mapped: &ForeignPages, width: GuestWidth, page: usize, index: u64) -> Op
 
 /// The way from the shared info page to the array.
 struct Search<'a> {
-    host: &'a dyn Hypervisor,
-    domid: Domid,
+    domain: Domain<'a>,
     width: GuestWidth,
     /// Frames of the host.
     frames: u64,
@@ -110,7 +112,7 @@ impl Search<'_> {
     }
 
     const fn bad(&self, what: &'static str, value: u64) -> SaveError {
-        SaveError::BadP2m { domid: self.domid, what, value }
+        SaveError::BadP2m { domid: self.domain.domid, what, value }
     }
 
     /// Checks a frame that the guest names.
@@ -118,18 +120,22 @@ impl Search<'_> {
         if frame == 0 || frame >= self.frames { Err(self.bad(what, frame)) } else { Ok(Gfn(frame)) }
     }
 
-    fn map(&self, frames: &[Gfn], what: &'static str) -> Result<ForeignPages, SaveError> {
-        let mapped = self.host.map(self.domid, frames, Access::Read)?;
+    fn map(
+        &self,
+        frames: &[Gfn],
+        what: &'static str,
+        watch: &mut SaveWatch<'_>,
+    ) -> Result<ForeignPages, SaveError> {
+        let Domain { host, domid } = self.domain;
+        let mapped = watch.retry(|| host.map(domid, frames, Access::Read))?;
         match frames.iter().enumerate().find_map(|(index, frame)| Some((frame, mapped.error(index)?))) {
             None => Ok(mapped),
-            Some((frame, errno)) => {
-                Err(SaveError::MapFrame { domid: self.domid, what, frame: *frame, errno })
-            }
+            Some((frame, errno)) => Err(SaveError::MapFrame { domid, what, frame: *frame, errno }),
         }
     }
 
     /// Follows the tree: the root has the frames of the lists, each of which has the frames of the array.
-    fn tree(&self, announced: u64) -> Result<(u64, Vec<Gfn>), SaveError> {
+    fn tree(&self, announced: u64, watch: &mut SaveWatch<'_>) -> Result<(u64, Vec<Gfn>), SaveError> {
         let per_page = self.width.frames_per_page();
         let per_list = per_page * per_page;
         let lists = announced.div_ceil(per_list);
@@ -137,11 +143,11 @@ impl Search<'_> {
             return Err(self.bad("the number of its entries, for a tree", announced));
         }
         let root = self.frame(self.field(shared_info::FRAME_LIST_LIST), "the frame of its root")?;
-        let lists = self.frames_on(&[root], 0..lists, "the frame of a list")?;
+        let lists = self.frames_on(&[root], 0..lists, "the frame of a list", watch)?;
         let kept = without_end(&lists, 1);
         let lists = lists.get(..kept).unwrap_or(&lists);
         let entries = announced.min(lists.len() as u64 * per_list);
-        let pages = self.frames_on(lists, 0..entries.div_ceil(per_page), "the frame of a page")?;
+        let pages = self.frames_on(lists, 0..entries.div_ceil(per_page), "the frame of a page", watch)?;
         Ok((entries, pages))
     }
 
@@ -151,8 +157,9 @@ impl Search<'_> {
         pages: &[Gfn],
         range: std::ops::Range<u64>,
         what: &'static str,
+        watch: &mut SaveWatch<'_>,
     ) -> Result<Vec<Gfn>, SaveError> {
-        let mapped = self.map(pages, "a page of its tree")?;
+        let mapped = self.map(pages, "a page of its tree", watch)?;
         let per_page = self.width.frames_per_page();
         let frame = |index: u64| {
             let page = usize::try_from(index / per_page).unwrap_or(usize::MAX);
@@ -163,7 +170,12 @@ impl Search<'_> {
     }
 
     /// Follows the page tables that map the list.
-    fn list(&self, announced: u64, cr3: u64) -> Result<(u64, Vec<Gfn>), SaveError> {
+    fn list(
+        &self,
+        announced: u64,
+        cr3: u64,
+        watch: &mut SaveWatch<'_>,
+    ) -> Result<(u64, Vec<Gfn>), SaveError> {
         let per_page = self.width.frames_per_page();
         let root = self.width.frame_of_cr3(cr3).ok_or_else(|| self.bad("p2m_cr3", cr3))?;
         let root = self.frame(root.0, "the frame of p2m_cr3")?;
@@ -175,7 +187,7 @@ impl Search<'_> {
         for level in (1..=u32::from(self.width.levels())).rev() {
             let shift = TABLE_SHIFT * (level - 1);
             let last = page + entries.div_ceil(per_page) - 1;
-            tables = self.entries_of(&tables, page >> shift..=last >> shift)?;
+            tables = self.entries_of(&tables, page >> shift..=last >> shift, watch)?;
             if level == 2 {
                 let kept = without_end(&tables, 0);
                 tables.truncate(kept);
@@ -218,8 +230,9 @@ impl Search<'_> {
         &self,
         tables: &[Gfn],
         range: std::ops::RangeInclusive<u64>,
+        watch: &mut SaveWatch<'_>,
     ) -> Result<Vec<Gfn>, SaveError> {
-        let mapped = self.map(tables, "a page table of it")?;
+        let mapped = self.map(tables, "a page table of it", watch)?;
         let frame = |index: u64| {
             let index = usize::try_from(index).unwrap_or(usize::MAX);
             let word = mapped.word(index / Pte::PER_TABLE, index % Pte::PER_TABLE);
@@ -241,6 +254,7 @@ fn without_end(frames: &[Gfn], keep: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use xenmig_hypervisor::Hypervisor;
     use xenmig_sim::{DomainConfig, SimHost};
     use xenmig_types::PAGE_SIZE;
 

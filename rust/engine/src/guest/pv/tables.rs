@@ -10,7 +10,7 @@ use xenmig_types::{
     pv::{GuestWidth, Pte},
 };
 
-use super::super::TableFault;
+use crate::guest::table_fault::TableFault;
 
 /// Address bits below an entry of a table of level 2 or 4.
 const L2_SHIFT: u32 = 21;

@@ -1,20 +1,22 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! Why a save failed, and in what state it leaves the guest.
 
-use std::{fmt, io};
+use std::{fmt, io, time::Duration};
 
 use xenmig_hypervisor::{ClaimError, Errno, HypervisorError};
 use xenmig_stream::EncodeError;
 use xenmig_types::{DomainState, Domid, Gfn, Pfn};
 
-use crate::{CallerError, PrecopyStats, TableFault};
+use crate::{
+    caller::CallerError, guest::table_fault::TableFault, policy::statistics::PrecopyStats, watch::Halt,
+};
 
 /// What the guest is doing when a save returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GuestState {
     /// It was never suspended.
     Running,
-    /// It is suspended, and somebody else must resume or destroy it.
+    /// It is suspended, and the caller must have it resumed or destroyed.
     Suspended,
     /// It was suspended and goes on again.
     Resumed,
@@ -58,6 +60,20 @@ pub enum SaveError {
         /// Bytes of the stream that were written.
         written: u64,
     },
+    /// The other end took nothing for too long.
+    #[error("the other end has taken nothing for {} s, which is the limit", .waited.as_secs())]
+    Stalled {
+        /// How long it has taken nothing.
+        waited: Duration,
+    },
+    /// The guest shut down or crashed while it was being saved, or its domain is being destroyed.
+    #[error("domain {domid} {} while it was being saved: there is nothing left to save", ended(*.state))]
+    Ended {
+        /// The domain.
+        domid: Domid,
+        /// Its state.
+        state: DomainState,
+    },
     /// A record could not be made.
     #[error("a record cannot be written: {0}")]
     Encode(#[from] EncodeError),
@@ -72,9 +88,9 @@ pub enum SaveError {
     /// The policy failed; its own error says why.
     #[error("the policy failed: {0}")]
     Policy(CallerError),
-    /// The caller's progress callback failed.
+    /// The caller's observer failed.
     #[error("the progress callback failed: {0}")]
-    Progress(CallerError),
+    Observer(CallerError),
     /// The caller interrupted the save.
     #[error("interrupted: {0}")]
     Interrupted(CallerError),
@@ -185,6 +201,27 @@ pub struct SaveFailure {
     pub guest: GuestState,
     /// What else went wrong while cleaning up.
     pub warnings: Vec<String>,
+}
+
+/// Says what became of a guest.
+const fn ended(state: DomainState) -> &'static str {
+    match state {
+        DomainState::Shutdown { reason: 1 } => "rebooted",
+        DomainState::Shutdown { reason: 3 } => "crashed",
+        DomainState::Shutdown { reason: 4 } => "was stopped by its watchdog",
+        DomainState::Shutdown { .. } => "shut down",
+        _ => "was destroyed",
+    }
+}
+
+impl From<Halt> for SaveError {
+    fn from(halt: Halt) -> Self {
+        match halt {
+            Halt::Interrupted(error) => Self::Interrupted(error),
+            Halt::Stalled(waited) => Self::Stalled { waited },
+            Halt::Hypervisor(error) => Self::Hypervisor(error),
+        }
+    }
 }
 
 fn because(reason: Option<&str>) -> String {

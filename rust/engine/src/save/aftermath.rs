@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! After a save that failed: what the guest is doing, and who lets it go on.
+
+use xenmig_types::DomainState;
+
+use super::error::GuestState;
+use crate::{caller::Caller, guest::save_ops::Domain, watch::retry_unattended};
+
+/// What has to be known when a save fails.
+#[derive(Debug, Default)]
+pub(crate) struct Aftermath {
+    /// The guest ran when the caller was asked to suspend it. Only then is it resumed.
+    pub(crate) suspending: bool,
+    /// What went wrong besides.
+    pub(crate) warnings: Vec<String>,
+}
+
+impl Aftermath {
+    /// Finds out what the guest is doing, and has it resumed if it was suspended for this save.
+    pub(crate) fn settle(&mut self, domain: Domain<'_>, caller: &mut dyn Caller) -> GuestState {
+        let Domain { host, domid } = domain;
+        let state = match retry_unattended(host.clock(), || host.domain_info(domid)) {
+            Ok(info) => info.state,
+            Err(error) if error.is_gone() => {
+                self.warnings.push("the domain is gone".to_owned());
+                return GuestState::Unknown;
+            }
+            Err(error) => {
+                self.warnings.push(format!("it is not known what the guest is doing: {error}"));
+                return GuestState::Unknown;
+            }
+        };
+        match state {
+            DomainState::Running | DomainState::Paused => GuestState::Running,
+            state if !state.is_suspended() => {
+                self.warnings.push(format!("the guest is gone: {state:?}"));
+                GuestState::Unknown
+            }
+            _ if !self.suspending => GuestState::Suspended,
+            _ => match caller.resume() {
+                Ok(true) => GuestState::Resumed,
+                Ok(false) => GuestState::Suspended,
+                Err(error) => {
+                    self.warnings.push(format!("the guest could not be resumed: {error}"));
+                    GuestState::Unknown
+                }
+            },
+        }
+    }
+}
