@@ -18,10 +18,11 @@ mod support;
 
 use std::time::Duration;
 
-use proptest::{collection::vec, option, prelude::*, sample::select, test_runner::Config};
+use proptest::{collection::vec, option, prelude::*, sample::select};
 use support::{
     Saved,
     account::{failed_cleanly, nothing_lost, well_formed},
+    cases,
     domains::{Burst, Deed, Shape, bursts, shapes},
     libxc::{Event, Model},
     policies::{Consult, Recorder, at_consult, libxc_rule},
@@ -153,7 +154,7 @@ fn burst(when: When, first: f64, count: u64) -> Burst {
 }
 
 proptest! {
-    #![proptest_config(Config { cases: 300, failure_persistence: None, ..Config::default() })]
+    #![proptest_config(cases(300))]
 
     /// Anything the guest may do, but for a page that goes away just before it is mapped: that ends C's save.
     #[test]
@@ -175,7 +176,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(Config { cases: 80, failure_persistence: None, ..Config::default() })]
+    #![proptest_config(cases(80))]
 
     /// Dirty counts around the threshold, round after round: the built-in policy and a copy of its rule.
     #[test]

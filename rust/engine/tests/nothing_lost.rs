@@ -22,10 +22,11 @@ use std::{
     time::Duration,
 };
 
-use proptest::{collection::vec, prelude::*, sample::select, test_runner::Config};
+use proptest::{collection::vec, prelude::*, sample::select};
 use support::{
     Saved,
     account::{failed_cleanly, nothing_left, nothing_lost, report_adds_up, well_formed},
+    cases,
     domains::{Burst, Shape, bursts, faults, placed, play, shapes},
     policies::Recorder,
     save_to_file,
@@ -209,7 +210,7 @@ fn restored_is_the_same(shape: &Shape, host: &SimHost, domain: &SimDomain, saved
 }
 
 proptest! {
-    #![proptest_config(Config { cases: 2000, failure_persistence: None, ..Config::default() })]
+    #![proptest_config(cases(2000))]
 
     #[test]
     fn the_receiver_has_the_suspended_domain(
@@ -225,7 +226,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(Config { cases: 8, failure_persistence: None, ..Config::default() })]
+    #![proptest_config(cases(8))]
 
     /// A PVH guest: its special pages make its p2m a thousand times as long as its memory.
     #[test]

@@ -29,10 +29,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use proptest::{prelude::*, test_runner::Config};
+use proptest::prelude::*;
 use support::{
     Mine, Saved,
     account::{nothing_left, nothing_lost},
+    cases,
     domains::{Shape, libc_errno::*, writes},
     policies::Recorder,
     save_to_file,
@@ -168,7 +169,7 @@ fn a_reader_that_goes_away_at_any_offset() {
     let length = stream_length();
     let suspended = Cell::new(0);
     // What the kernel has buffered is lost, so the last part of the stream may be written without error.
-    let config = Config { cases: 60, failure_persistence: None, ..Config::default() };
+    let config = cases(60);
     proptest!(config, |(at in 0_u64..length - (1 << 20), kind in 0_u8..3)| {
         let host = SimHost::new();
         let domain = domain(&host);

@@ -12,7 +12,7 @@
 mod support;
 
 use proptest::prelude::*;
-use support::{domain, errno, hole, page, pages};
+use support::{cases, domain, errno, hole, page, pages};
 use xenmig_hypervisor::{Access, Extent, Hypervisor};
 use xenmig_sim::{DomainConfig, SimDomain, SimError, SimHost};
 use xenmig_types::{CpuPolicy, Gfn, PAGE_SIZE, PageType, Pfn, TscInfo};
@@ -49,7 +49,7 @@ fn copy_domain(host: &SimHost, from: &SimDomain, to: &SimDomain) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(cases(48))]
 
     /// A copy has the same fingerprint; one byte, one hole, one parameter, and it has not.
     #[test]

@@ -18,7 +18,7 @@ use std::{
 };
 
 use proptest::prelude::*;
-use support::{bitmap, page, pages, set_bits};
+use support::{bitmap, cases, page, pages, set_bits};
 use xenmig_hypervisor::{Access, CleanPass, Hypervisor};
 use xenmig_sim::{
     Action, Churn, DomainConfig, P2mForm, PteAt, PteChange, PvConfig, Script, SimDomain, SimHost, When,
@@ -74,7 +74,7 @@ fn harmless(domain: &SimDomain, action: Action) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(cases(96))]
 
     #[test]
     fn whatever_it_does_it_stays_sound_and_is_logged(

@@ -14,7 +14,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
-use support::{bitmap, domain, errno, hole, page, pages, set_bits};
+use support::{bitmap, cases, domain, errno, hole, page, pages, set_bits};
 use xenmig_hypervisor::{Access, CleanPass, Extent, Hypervisor, PvVerbs, Result};
 use xenmig_sim::{Action, DomainConfig, Fault, PvConfig, Script, SimDomain, SimHost, Verb, When, Workload};
 use xenmig_types::{CpuPolicy, Domid, Gfn, PageType, Pfn, TscInfo, VcpuPart};
@@ -97,7 +97,7 @@ fn action() -> impl Strategy<Value = Action> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(cases(64))]
 
     /// The same script gives the same domain, and the dirty bitmaps account for everything that changed.
     #[test]

@@ -15,7 +15,7 @@ mod records;
 use std::io::{self, Read};
 
 use proptest::prelude::*;
-use records::{Item, encode_stream, items};
+use records::{Item, cases, encode_stream, items};
 use xenmig_stream::{BodyRule, Expected, PageWord, Reader, Record, RecordKind, StreamError, encode};
 use xenmig_types::{GuestKind, PAGE_SIZE, PageType, Pfn};
 
@@ -256,7 +256,7 @@ fn errors_of_the_source_come_through() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(500))]
+    #![proptest_config(cases(500))]
 
     #[test]
     fn corruption_never_panics_and_errors_know_their_place(

@@ -15,7 +15,7 @@ mod records;
 use std::io::Read;
 
 use proptest::prelude::*;
-use records::{Item, encode_stream, items};
+use records::{Item, cases, encode_stream, items};
 use xenmig_stream::{Expected, Reader, Record, StreamError};
 use xenmig_types::{GuestKind, PAGE_SIZE};
 
@@ -59,7 +59,7 @@ fn seen(mut items: Vec<Item>) -> Vec<Item> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(cases(300))]
 
     #[test]
     fn any_sequence_of_records_comes_back(items in items(), pv: bool) {

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! A guest that does not hold still: entries of page tables, page tables themselves, the balloon.
 
-use proptest::{collection::vec, prelude::*, sample::select, test_runner::Config};
+use proptest::{collection::vec, prelude::*, sample::select};
 use xenmig_engine::{ConsultMode, Decision, SaveOptions};
 use xenmig_sim::{Action, DomainConfig, PteChange, PvMap, Script, SimDomain, SimHost, When, Workload};
 use xenmig_types::{PageType, Pfn, pv::GuestWidth};
 
 use crate::{
     guests::{FORMS, WIDTHS, assert_same_guest, guest, odd, options, plain, pte, restored, saved},
-    support::{account::nothing_left, policies::Recorder, save_to_file, toolstack::Toolstack},
+    support::{account::nothing_left, cases, policies::Recorder, save_to_file, toolstack::Toolstack},
 };
 
 /// Makes a guest, and a script from what it looks like.
@@ -210,7 +210,7 @@ fn script(domain: &SimDomain, map: &PvMap, steps: &[Step]) -> Script {
 }
 
 proptest! {
-    #![proptest_config(Config { cases: 150, failure_persistence: None, ..Config::default() })]
+    #![proptest_config(cases(150))]
 
     #[test]
     fn what_wakes_up_is_what_fell_asleep(

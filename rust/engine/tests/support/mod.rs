@@ -18,11 +18,18 @@ use std::{
     os::fd::AsRawFd,
 };
 
+use proptest::test_runner::{Config as ProptestConfig, FileFailurePersistence};
 use xenmig_engine::{Policy, SaveFailure, SaveOptions, SaveReport};
 use xenmig_hypervisor::{Hypervisor, Sink};
 use xenmig_sim::SimDomain;
 
 use self::toolstack::Toolstack;
+
+/// Runs this many cases. Inputs that fail are kept beside the test, in `NAME.regressions`: commit that file.
+pub(crate) fn cases(cases: u32) -> ProptestConfig {
+    let kept = FileFailurePersistence::WithSource("regressions");
+    ProptestConfig { cases, failure_persistence: Some(Box::new(kept)), ..ProptestConfig::default() }
+}
 
 /// An error of a test's own, to be recognised when it comes out again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

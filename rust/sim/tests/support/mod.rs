@@ -8,11 +8,18 @@ pub(crate) mod pv;
 
 use std::{ops::Range, sync::Arc};
 
+use proptest::test_runner::{Config as ProptestConfig, FileFailurePersistence};
 use xenmig_hypervisor::{Access, DirtyBitmap, Hypervisor, HypervisorError, PageBuffer};
 use xenmig_sim::{DomainConfig, SimDomain, SimHost};
 use xenmig_types::{Gfn, PAGE_SIZE, PAGE_SIZE_U64, Pfn};
 
-/// The configuration of a domain of so many pages.
+/// Runs this many cases. Inputs that fail are kept beside the test, in `NAME.regressions`: commit that file.
+pub(crate) fn cases(cases: u32) -> ProptestConfig {
+    let kept = FileFailurePersistence::WithSource("regressions");
+    ProptestConfig { cases, failure_persistence: Some(Box::new(kept)), ..ProptestConfig::default() }
+}
+
+/// The configuration of a domain of this size.
 pub(crate) fn pages(pages: u64) -> DomainConfig {
     DomainConfig { memory_bytes: pages * PAGE_SIZE_U64, ..DomainConfig::default() }
 }

@@ -1,9 +1,15 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! Streams for the tests: any sequence of records, and one that has each kind.
 
-use proptest::{collection::vec, prelude::*};
+use proptest::{collection::vec, prelude::*, test_runner::FileFailurePersistence};
 use xenmig_stream::{HvmParam, PageData, PageWord, Record, RecordKind, encode};
 use xenmig_types::{CpuPolicy, GuestKind, PAGE_SIZE, PageType, Pfn, TscInfo, VcpuPart, XenVersion};
+
+/// Runs this many cases. Inputs that fail are kept beside the test, in `NAME.regressions`: commit that file.
+pub(crate) fn cases(cases: u32) -> ProptestConfig {
+    let kept = FileFailurePersistence::WithSource("regressions");
+    ProptestConfig { cases, failure_persistence: Some(Box::new(kept)), ..ProptestConfig::default() }
+}
 
 /// A record, and for PAGE_DATA what each page is filled with.
 #[derive(Clone, Debug, PartialEq)]
