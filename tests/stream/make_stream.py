@@ -35,6 +35,17 @@ MSR_POLICY = 0x12
 PV = 1
 HVM = 2
 
+# A vCPU's registers in a 64-bit and in a 32-bit guest; a state of each kind, of a length that it can have.
+BASIC_BYTES = 5168
+BASIC_BYTES_32 = 2800
+CONTEXTS = {
+    VCPU_BASIC: b"basic".ljust(BASIC_BYTES, b"\0"),
+    # Its own vCPU and length are in front, and have to be vCPU 0 and this length for Xen to take it.
+    VCPU_EXTENDED: struct.pack("<II", 0, 128).ljust(128, b"\0"),
+    VCPU_XSAVE: b"xsave".ljust(16, b"\0"),
+    VCPU_MSRS: b"msrs".ljust(16, b"\0"),
+}
+
 # What a PAGE_DATA record says about one pfn: (pfn, type number, contents or None).
 Entry = tuple[int, int, "bytes | None"]
 
@@ -63,7 +74,7 @@ def headers(guest: int = HVM, version: int = 3) -> bytes:
 
 
 def record(number: int, body: bytes = b"", padding: int = 0) -> bytes:
-    """Returns a record; ``padding`` is the value of the padding's octets."""
+    """Returns a record; ``padding`` is the value of the padding's bytes."""
     return struct.pack("<II", number, len(body)) + body + bytes([padding]) * (-len(body) % 8)
 
 
@@ -126,10 +137,10 @@ class Domain:
         return memory
 
     def page_records(self) -> bytes:
-        octets = b"".join(page_data(batch) for batch in self.batches)
+        data = b"".join(page_data(batch) for batch in self.batches)
         if self.verify is not None:
-            octets += record(VERIFY) + b"".join(page_data(batch) for batch in self.verify)
-        return octets
+            data += record(VERIFY) + b"".join(page_data(batch) for batch in self.verify)
+        return data
 
 
 def policies(domain: Domain) -> bytes:
@@ -148,13 +159,11 @@ def hvm_stream(domain: Domain | None = None, version: int = 3) -> bytes:
 
 
 def pv_tail(vcpus: int = 2) -> bytes:
-    octets = tsc_info() + record(SHARED_INFO, page(99))
+    data = tsc_info() + record(SHARED_INFO, page(99))
     for vcpu_id in range(vcpus):
-        octets += vcpu(VCPU_BASIC, vcpu_id, b"basic")
-        octets += vcpu(VCPU_EXTENDED, vcpu_id, b"extended")
-        octets += vcpu(VCPU_XSAVE, vcpu_id, b"xsave")
-        octets += vcpu(VCPU_MSRS, vcpu_id, b"msrs")
-    return octets
+        for number, context in CONTEXTS.items():
+            data += vcpu(number, vcpu_id, context)
+    return data
 
 
 def pv_stream(domain: Domain | None = None, version: int = 3) -> bytes:

@@ -70,7 +70,7 @@ def test_the_streams_are_good_as_long_as_nobody_touches_them(stream: bytes) -> N
 
 @pytest.mark.parametrize("file", [io.BytesIO, OneWay])
 @pytest.mark.parametrize("stream", STREAMS.values(), ids=STREAMS.keys())
-def test_cut_off_at_every_octet(stream: bytes, file: type[io.BytesIO]) -> None:
+def test_cut_off_at_every_byte(stream: bytes, file: type[io.BytesIO]) -> None:
     # Inside a page one place is like the other: only its edges are tried.
     edges = [*range(300), *range(len(stream) - 300, len(stream))]
     edges += [at for at in range(len(stream)) if at % 4096 < 24 or at % 4096 > 4072]
@@ -82,19 +82,19 @@ def test_cut_off_at_every_octet(stream: bytes, file: type[io.BytesIO]) -> None:
         check_stream(file(stream[:-8]))
 
 
-def test_octets_after_end() -> None:
+def test_bytes_after_end() -> None:
     stream = hvm_stream()
     with pytest.raises(StreamError, match="follow the END record") as caught:
         check_stream(io.BytesIO(stream + b"\0"))
     assert caught.value.offset == len(stream)
 
 
-def read_any(octets: bytes) -> None:
-    """Reads octets in all ways; only a ``StreamError`` may come out, with an offset inside."""
+def read_any(data: bytes) -> None:
+    """Reads bytes in all ways; only a ``StreamError`` may come out, with an offset inside."""
     for read in (check_stream, load_memory, lambda file: list(StreamReader(file))):
-        offset = offset_of_error(read, io.BytesIO(octets))
-        assert offset == offset_of_error(read, OneWay(octets))
-        assert offset is None or 0 <= offset <= len(octets)
+        offset = offset_of_error(read, io.BytesIO(data))
+        assert offset == offset_of_error(read, OneWay(data))
+        assert offset is None or 0 <= offset <= len(data)
 
 
 def offset_of_error(read: Callable[[io.BytesIO], object], file: io.BytesIO) -> int | None:
@@ -108,31 +108,31 @@ def offset_of_error(read: Callable[[io.BytesIO], object], file: io.BytesIO) -> i
 
 @given(st.sampled_from(sorted(STREAMS)), st.data())
 def test_damage(name: str, data: st.DataObject) -> None:
-    octets = bytearray(STREAMS[name])
-    places = st.one_of(st.integers(0, 200), st.integers(0, len(octets) - 1), st.integers(-400, -1))
+    stream = bytearray(STREAMS[name])
+    places = st.one_of(st.integers(0, 200), st.integers(0, len(stream) - 1), st.integers(-400, -1))
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(places)
-        octets[at] = data.draw(st.one_of(st.integers(0, 255), st.just(octets[at] ^ 1 << 7)))
-    read_any(bytes(octets))
+        stream[at] = data.draw(st.one_of(st.integers(0, 255), st.just(stream[at] ^ 1 << 7)))
+    read_any(bytes(stream))
 
 
 @given(st.sampled_from(sorted(STREAMS)), st.data())
 def test_pieces_taken_out_repeated_and_swapped(name: str, data: st.DataObject) -> None:
-    octets = STREAMS[name]
-    cuts = sorted(data.draw(st.lists(st.integers(0, len(octets) // 8), min_size=2, max_size=6)))
-    edges = [0, *(8 * cut for cut in cuts), len(octets)]
-    pieces = [octets[start:end] for start, end in pairwise(edges)]
+    stream = STREAMS[name]
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream) // 8), min_size=2, max_size=6)))
+    edges = [0, *(8 * cut for cut in cuts), len(stream)]
+    pieces = [stream[start:end] for start, end in pairwise(edges)]
     order = data.draw(st.lists(st.sampled_from(range(len(pieces))), max_size=8))
     read_any(b"".join(pieces[index] for index in order))
 
 
 @given(st.lists(st.tuples(st.integers(0, 0x13) | st.just(0x80000000), st.binary(max_size=64))))
-def test_records_of_random_octets(records: list[tuple[int, bytes]]) -> None:
+def test_records_of_random_bytes(records: list[tuple[int, bytes]]) -> None:
     read_any(headers() + b"".join(record(number, body) for number, body in records))
 
 
 def peak_of(file: StreamFile) -> int:
-    """Returns the most octets allocated while a stream is read, whatever comes out."""
+    """Returns the most bytes allocated while a stream is read, whatever comes out."""
     tracemalloc.start()
     try:
         with suppress(StreamError):
@@ -196,6 +196,6 @@ def test_the_longest_body_is_taken_and_a_longer_one_is_not(tmp_path: Path) -> No
 
 
 def test_no_end_is_reported_as_such() -> None:
-    with pytest.raises(StreamError, match="a record header, before any END record: 0 of 8 octets"):
+    with pytest.raises(StreamError, match="a record header, before any END record: 0 of 8 bytes"):
         list(StreamReader(io.BytesIO(headers())))
     assert list(StreamReader(io.BytesIO(headers() + record(END))))

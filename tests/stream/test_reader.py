@@ -39,10 +39,10 @@ BIG = Domain(batches=[[(pfn, NOTAB, page(pfn + 1)) for pfn in range(200)], [(7, 
 
 
 class Drip(io.RawIOBase):
-    """A file that cannot seek and never gives more than seven octets at once."""
+    """A file that cannot seek and never gives more than seven bytes at once."""
 
-    def __init__(self, octets: bytes) -> None:
-        self._file = io.BytesIO(octets)
+    def __init__(self, data: bytes) -> None:
+        self._file = io.BytesIO(data)
 
     def readable(self) -> bool:
         return True
@@ -53,20 +53,20 @@ class Drip(io.RawIOBase):
 
 @pytest.fixture
 def pipe() -> Iterator[tuple[int, list[bytes]]]:
-    """A pipe's reading end, and a list whose octets a thread writes into it before closing it."""
+    """A pipe's reading end, and a list whose bytes a thread writes into it before closing it."""
     reading, writing = os.pipe()
-    octets: list[bytes] = []
+    data: list[bytes] = []
     started = threading.Event()
 
     def write() -> None:
         started.wait()
         with os.fdopen(writing, "wb") as file:
-            file.writelines(octets)
+            file.writelines(data)
 
     class Starting(list[bytes]):
         def append(self, part: bytes) -> None:
             super().append(part)
-            octets.append(part)
+            data.append(part)
             started.set()
 
     thread = threading.Thread(target=write)
@@ -109,8 +109,8 @@ def test_a_path_is_closed_when_its_headers_are_bad(tmp_path: Path) -> None:
 
 
 def test_pipe(pipe: tuple[int, list[bytes]]) -> None:
-    reading, octets = pipe
-    octets.append(hvm_stream(BIG))
+    reading, data = pipe
+    data.append(hvm_stream(BIG))
     with StreamReader(reading) as reader:
         assert not reader._source.seekable
         assert contents(reader) == EXPECTED
@@ -118,8 +118,8 @@ def test_pipe(pipe: tuple[int, list[bytes]]) -> None:
 
 
 def test_pipe_without_reading_the_pages(pipe: tuple[int, list[bytes]]) -> None:
-    reading, octets = pipe
-    octets.append(hvm_stream(BIG))
+    reading, data = pipe
+    data.append(hvm_stream(BIG))
     types = [item.type_name for item in StreamReader(reading)]
     assert types[-1] == "END"
     assert types.count("PAGE_DATA") == 2
@@ -165,28 +165,28 @@ def test_a_descriptor_is_left_after_end(tmp_path: Path) -> None:
 class Counting(io.BytesIO):
     """A file that counts what is read from it."""
 
-    octets_read = 0
+    bytes_read = 0
 
     def read(self, size: int | None = -1, /) -> bytes:
-        octets = super().read(size)
-        self.octets_read += len(octets)
-        return octets
+        data = super().read(size)
+        self.bytes_read += len(data)
+        return data
 
 
-def test_a_check_reads_every_octet() -> None:
+def test_a_check_reads_every_byte() -> None:
     stream = hvm_stream(BIG)
     file = Counting(stream)
     assert check_stream(file).stream_bytes == len(stream)
-    assert file.octets_read >= len(stream)
+    assert file.bytes_read >= len(stream)
     # Looking for VERIFY beforehand does not read the pages.
-    assert file.octets_read < 2 * len(stream) - 200 * 4096 + 1
+    assert file.bytes_read < 2 * len(stream) - 200 * 4096 + 1
 
 
 def test_pages_are_passed_over_by_seeking() -> None:
     stream = hvm_stream(BIG)
     file = Counting(stream)
     assert list(StreamReader(file))
-    assert file.octets_read == len(stream) - 200 * 4096
+    assert file.bytes_read == len(stream) - 200 * 4096
 
 
 def test_pages_can_be_read_in_part() -> None:
@@ -260,7 +260,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
         StreamReader(descriptor)
 
 
-def test_a_non_blocking_pipe_without_octets_is_an_error_of_the_file() -> None:
+def test_a_non_blocking_pipe_without_bytes_is_an_error_of_the_file() -> None:
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
     try:

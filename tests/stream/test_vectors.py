@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Each header and record against octets written by hand from the specification's drawings."""
+"""Each header and record against bytes written by hand from the specification's drawings."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ FIRST = 40
 
 def read(text: str, after: str = END) -> list[Record]:
     """Reads records given as hexadecimal digits, with headers before and END after them."""
-    octets = bytes.fromhex(IMAGE_HEADER + DOMAIN_HEADER + text + after)
-    return list(StreamReader(io.BytesIO(octets)))
+    data = bytes.fromhex(IMAGE_HEADER + DOMAIN_HEADER + text + after)
+    return list(StreamReader(io.BytesIO(data)))
 
 
 def one(text: str) -> Record:
@@ -62,10 +62,10 @@ def one(text: str) -> Record:
 
 
 def test_headers() -> None:
-    octets = bytes.fromhex(
+    data = bytes.fromhex(
         "ffffffff ffffffff 58454e46 00000002 0000 000000000000 01000000 0c00 0000 04000000 0e000000"
     )
-    reader = StreamReader(io.BytesIO(octets))
+    reader = StreamReader(io.BytesIO(data))
     assert reader.image_header == ImageHeader(version=2, options=0)
     assert reader.domain_header == DomainHeader(GuestType.X86_PV, page_shift=12, xen_major=4, xen_minor=14)
     assert reader.offset == FIRST
@@ -73,7 +73,7 @@ def test_headers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("octets", "offset", "text"),
+    ("data", "offset", "text"),
     [
         ("00ffffff ffffffff 58454e46 00000003 0000 000000000000" + DOMAIN_HEADER, 0, "legacy"),
         (b"Xen saved domain, xl format".hex() + DOMAIN_HEADER, 0, "xl save file"),
@@ -89,9 +89,9 @@ def test_headers() -> None:
         (IMAGE_HEADER + "02000000 ffff 0000 04000000 11000000", 28, "page_shift 65535"),
     ],
 )
-def test_headers_that_are_refused(octets: str, offset: int, text: str) -> None:
+def test_headers_that_are_refused(data: str, offset: int, text: str) -> None:
     with pytest.raises(StreamError, match=text) as caught:
-        StreamReader(io.BytesIO(bytes.fromhex(octets)))
+        StreamReader(io.BytesIO(bytes.fromhex(data)))
     assert caught.value.offset == offset
 
 
@@ -114,8 +114,8 @@ def test_page_data() -> None:
         07000000000000d0
         08000000000000e0
     """
-    octets = bytes.fromhex(IMAGE_HEADER + DOMAIN_HEADER + text) + first + second + bytes.fromhex(END)
-    reader = StreamReader(io.BytesIO(octets))
+    data = bytes.fromhex(IMAGE_HEADER + DOMAIN_HEADER + text) + first + second + bytes.fromhex(END)
+    reader = StreamReader(io.BytesIO(data))
     record = next(iter(reader))
     assert isinstance(record, PageData)
     assert (record.offset, record.body_length) == (FIRST, 0x2030)
@@ -239,35 +239,37 @@ def test_optional_record() -> None:
     [
         ("13000000 00000000", 0, "unknown mandatory record type 0x13"),
         ("ffffff7f 00000000", 0, "unknown mandatory record type 0x7fffffff"),
-        ("00000000 08000000 0000000000000000", 8, "END has 8 octets, expected 0"),
-        ("0d000000 01000000 0000000000000000", 8, "VERIFY has 1 octets, expected 0"),
-        ("09000000 01000008", 4, "HVM_CONTEXT has 134217729 octets, expected at most 134217728"),
-        ("01000080 01000008", 4, "optional 0x80000001 has 134217729 octets"),
-        ("01000000 00000000", 0, "PAGE_DATA has 0 octets, expected at least"),
-        ("01000000 08000000 01000000 00000000", 0, "PAGE_DATA has 8 octets, expected at least"),
+        ("00000000 08000000 0000000000000000", 8, "END has 8 bytes, expected 0"),
+        ("0d000000 01000000 0000000000000000", 8, "VERIFY has 1 bytes, expected 0"),
+        ("09000000 01000008", 4, "HVM_CONTEXT has 134217729 bytes, expected at most 134217728"),
+        ("01000080 01000008", 4, "optional 0x80000001 has 134217729 bytes"),
+        ("01000000 00000000", 0, "PAGE_DATA has 0 bytes, expected at least"),
+        ("01000000 08000000 01000000 00000000", 0, "PAGE_DATA has 8 bytes, expected at least"),
         ("01000000 10000000 00000000 00000000 0000000000000000", 8, "counts 0 pfns, expected 1 to 1"),
         ("01000000 10000000 02000000 00000000 00000000000000f0", 8, "counts 2 pfns, expected 1 to 1"),
         ("01000000 10000000 ffffffff 00000000 00000000000000f0", 8, "counts 4294967295 pfns"),
-        ("01000000 10000000 01000000 00000000 0000000000000000", 0, "16 octets, expected 4112"),
+        ("01000000 10000000 01000000 00000000 0000000000000000", 0, "16 bytes, expected 4112"),
         ("01000000 18000000 01000000 00000000 00000000000000f0 0000000000000000", 0, "expected 16"),
-        ("02000000 07000000 0804000000000000", 8, "X86_PV_INFO has 7 octets, expected 8"),
+        ("02000000 07000000 0804000000000000", 8, "X86_PV_INFO has 7 bytes, expected 8"),
         ("02000000 08000000 0504000000000000", 8, "guest width 5, expected 4 or 8"),
         ("02000000 08000000 0805000000000000", 9, "5 page table levels, expected 3 or 4"),
-        ("03000000 08000000 0000000000000000", 8, "has 8 octets, expected 8 and a multiple of 8"),
-        ("03000000 0c000000 0000000000000000 00000000 00000000", 8, "has 12 octets"),
+        ("03000000 08000000 0000000000000000", 8, "has 8 bytes, expected 8 and a multiple of 8"),
+        ("03000000 0c000000 0000000000000000 00000000 00000000", 8, "has 12 bytes"),
         ("03000000 10000000 02000000 01000000 0000000000000000", 8, "covers pfn 0x2 to 0x1"),
-        ("04000000 08000000 0000000000000000", 8, "X86_PV_VCPU_BASIC has 8 octets, expected at least 9"),
-        ("05000000 07000000 0000000000000000", 8, "EXTENDED has 7 octets, expected at least 8"),
-        ("07000000 08000000 0000000000000000", 8, "SHARED_INFO has 8 octets, expected 4096"),
-        ("08000000 10000000 00000000000000000000000000000000", 8, "X86_TSC_INFO has 16 octets, expected 24"),
-        ("09000000 00000000", 8, "HVM_CONTEXT has no octets"),
-        ("0a000000 04000000 0000000000000000", 8, "HVM_PARAMS has 4 octets, expected at least 8"),
-        ("0a000000 08000000 01000000 00000000", 8, "HVM_PARAMS has 8 octets, expected 24"),
-        ("0a000000 08000000 ffffffff 00000000", 8, "HVM_PARAMS has 8 octets, expected 68719476728"),
-        ("0f000000 09000000 00000000000000000000000000000000", 8, "has 9 octets, expected a multiple of 8"),
-        ("11000000 00000000", 8, "X86_CPUID_POLICY has 0 octets, expected a multiple of 24"),
-        ("11000000 20000000" + "00" * 32, 8, "X86_CPUID_POLICY has 32 octets"),
-        ("12000000 18000000" + "00" * 24, 8, "X86_MSR_POLICY has 24 octets, expected a multiple of 16"),
+        ("05000000 07000000 0000000000000000", 8, "EXTENDED has 7 bytes, expected at least 8"),
+        ("07000000 08000000 0000000000000000", 8, "SHARED_INFO has 8 bytes, expected 4096"),
+        ("08000000 10000000 00000000000000000000000000000000", 8, "X86_TSC_INFO has 16 bytes, expected 24"),
+        ("0a000000 04000000 0000000000000000", 8, "HVM_PARAMS has 4 bytes, expected at least 8"),
+        ("0a000000 08000000 01000000 00000000", 8, "HVM_PARAMS has 8 bytes, expected 24"),
+        (
+            "0a000000 18000000 01000000 00000000 0000000001000000" + "00" * 8,
+            16,
+            "index 0x100000000, expected",
+        ),
+        ("0a000000 08000000 ffffffff 00000000", 8, "HVM_PARAMS has 8 bytes, expected 68719476728"),
+        ("0f000000 09000000 00000000000000000000000000000000", 8, "has 9 bytes, expected a multiple of 8"),
+        ("11000000 20000000" + "00" * 32, 8, "X86_CPUID_POLICY has 32 bytes"),
+        ("12000000 18000000" + "00" * 24, 8, "X86_MSR_POLICY has 24 bytes, expected a multiple of 16"),
     ],
 )
 def test_records_that_are_refused(text: str, at: int, message: str) -> None:
@@ -298,6 +300,12 @@ def test_records_that_are_refused(text: str, at: int, message: str) -> None:
         ("06000000 08000000 00000000 00000000", 0, "X86_PV_VCPU_XSAVE has no content"),
         ("0c000000 08000000 00000000 00000000", 0, "X86_PV_VCPU_MSRS has no content"),
         ("0b000000 00000000", 0, "TOOLSTACK has no content"),
+        ("04000000 08000000 0000000000000000", 0, "X86_PV_VCPU_BASIC has no content"),
+        ("04000000 00000000", 0, "X86_PV_VCPU_BASIC has no content"),
+        ("09000000 00000000", 0, "HVM_CONTEXT has no content"),
+        ("0a000000 00000000", 0, "HVM_PARAMS has no content"),
+        ("11000000 00000000", 0, "X86_CPUID_POLICY has no content"),
+        ("12000000 00000000", 0, "X86_MSR_POLICY has no content"),
     ],
 )
 def test_oddities_are_remarked_on_and_ignored(text: str, at: int, message: str) -> None:
@@ -310,10 +318,10 @@ def test_oddities_are_remarked_on_and_ignored(text: str, at: int, message: str) 
 
 
 def test_reserved_fields_of_the_headers_are_remarked_on() -> None:
-    octets = bytes.fromhex(
+    data = bytes.fromhex(
         "ffffffff ffffffff 58454e46 00000003 8002 000000000001 02000000 0c00 0100 04000000 11000000"
     )
-    reader = StreamReader(io.BytesIO(octets))
+    reader = StreamReader(io.BytesIO(data))
     assert [remark.offset for remark in reader.remarks.first] == [16, 18, 30]
     assert reader.image_header.options == 0x8002
 

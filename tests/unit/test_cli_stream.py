@@ -95,7 +95,7 @@ def test_verify_good(path: Path) -> None:
     result = run("verify", path)
     line = one_line(result.stdout)
     assert line.startswith(
-        "ok: version 3, x86 HVM, 4096-octet pages, Xen 4.17; 4.0 MiB, 9 records, 1022 pages"
+        "ok: version 3, x86 HVM, 4096-byte pages, Xen 4.17; 4.0 MiB, 9 records, 1022 pages"
     )
     assert "1021 distinct, 1 resent" in line
     assert result.stderr == ""
@@ -111,7 +111,7 @@ def test_verify_bad(bad: Path) -> None:
     line = one_line(result.stderr)
     offset = bad.stat().st_size
     assert line.startswith(
-        f"xenmig: {bad}: bad stream at octet {offset} ({offset:#x}): the stream ends inside"
+        f"xenmig: {bad}: bad stream at byte {offset} ({offset:#x}): the stream ends inside"
     )
 
 
@@ -148,13 +148,13 @@ def test_what_cannot_be_read(command: str, name: str, text: str, tmp_path: Path)
 
 
 def test_verify_warns(tmp_path: Path) -> None:
-    octets = bytearray(hvm_stream())
-    octets[30] = 1
+    data = bytearray(hvm_stream())
+    data[30] = 1
     path = tmp_path / "odd"
-    path.write_bytes(octets)
+    path.write_bytes(data)
     result = run("verify", path)
     assert one_line(result.stdout).startswith("ok: ")
-    assert "warning at octet 30 (0x1e): the reserved field of the domain header" in one_line(result.stderr)
+    assert "warning at byte 30 (0x1e): the reserved field of the domain header" in one_line(result.stderr)
     found = one_object(run("verify", path, "--json").stdout)
     assert [warning["offset"] for warning in found["warnings"]] == [30]
     assert "warnings: 1, see xenmig verify" in run("inspect", path).stdout
@@ -204,7 +204,7 @@ def test_inspect_json(path: Path) -> None:
 def test_inspect_shows_what_stands_before_the_error(bad: Path) -> None:
     result = run("inspect", bad, status=1)
     assert "2 records: 1026 pfns, 1022 pages" in result.stdout
-    assert "bad stream at octet" in one_line(result.stderr)
+    assert "bad stream at byte" in one_line(result.stderr)
     found = one_object(run("inspect", bad, "--json", status=1).stdout)
     assert found["ok"] is False
     assert found["stream_bytes"] is None
@@ -219,7 +219,7 @@ def test_inspect_names_the_details_of_pv_records(tmp_path: Path) -> None:
     for detail in (
         "64-bit guest, 4 page table levels",
         "2 frames, pfn 0x0-0x3ff",
-        "vCPU 1, 8 octets",
+        "vCPU 1, 5168 bytes",
         "mode 1, 2400000 kHz, 123456789012 ns, incarnation 3",
         "1 MSRs",
     ):
@@ -228,10 +228,10 @@ def test_inspect_names_the_details_of_pv_records(tmp_path: Path) -> None:
 
 
 def test_inspect_says_who_converted_a_legacy_image(tmp_path: Path) -> None:
-    octets = bytearray(hvm_stream())
-    octets[32] = 0
+    data = bytearray(hvm_stream())
+    data[32] = 0
     path = tmp_path / "converted"
-    path.write_bytes(octets)
+    path.write_bytes(data)
     assert "a legacy image converted by version 17" in run("inspect", path).stdout
 
 

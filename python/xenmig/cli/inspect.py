@@ -2,7 +2,7 @@
 """``xenmig inspect``: lists the records of a migration stream.
 
 Goes through a file with ``xenmig.stream``, passing over page contents where the file can seek. It shows what
-is there and in which order; whether that order is allowed is ``xenmig verify``'s business.
+is there and in which order; ``xenmig verify`` says whether that is allowed.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from xenmig.stream.output import (
     describe_error,
     error_as_dict,
     named_file,
+    reading_progress,
     render_table,
     status_of,
     write_error,
@@ -36,10 +37,12 @@ from xenmig.stream.output import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from xenmig.stream import DomainHeader, ImageHeader, Remarks
 
 DEFAULT_ROWS = 1000
-"""Rows shown unless ``--limit`` or ``--all`` says otherwise: a hostile stream has a row every 8 octets."""
+"""Rows shown unless ``--limit`` or ``--all`` says otherwise: a hostile stream has a row every 8 bytes."""
 
 
 @dataclass(slots=True)
@@ -47,11 +50,11 @@ class _Row:
     """One line of the table: a record, or a run of PAGE_DATA records.
 
     Attributes:
-        offset: Where the (first) record starts, in octets.
+        offset: Where the (first) record starts, in bytes.
         name: The record type's name.
         number: The record type's number.
         records: How many records it stands for.
-        body_bytes: Octets in their bodies.
+        body_bytes: Bytes in their bodies.
         detail: What is in a record that is not PAGE_DATA.
         pages: pfns, pages, lowest and highest pfn of PAGE_DATA.
     """
@@ -110,8 +113,8 @@ class _Listing:
     remarks: Remarks | None = None
     _last: _Row | None = None
 
-    def read(self, file: StreamFile) -> None:
-        """Goes through the stream.
+    def read(self, file: StreamFile, on_progress: Callable[[int], object]) -> None:
+        """Goes through the stream and reports after each record how many bytes have been read.
 
         Raises:
             StreamError: The stream is malformed; what stands before that place is listed.
@@ -123,6 +126,7 @@ class _Listing:
             for record in reader:
                 self.add(record)
                 self.totals.add(record)
+                on_progress(reader.offset)
             self.stream_bytes = reader.offset
 
     def add(self, record: Record) -> None:
@@ -159,6 +163,7 @@ class _Listing:
             "rows_left_out": self.rows_left_out,
             "totals": self.totals.as_dict(),
             "warnings": [] if self.remarks is None else remarks_as_list(self.remarks),
+            "warning_count": 0 if self.remarks is None else self.remarks.count,
         }
 
     def as_text(self, name: str) -> str:
@@ -179,7 +184,7 @@ class _Listing:
                 "pfns by type: " + ", ".join(f"{kind.name} {by_type[kind]}" for kind in sorted(by_type))
             )
         if self.stream_bytes:
-            lines.append(f"stream: {self.stream_bytes} octets ({describe_bytes(self.stream_bytes)})")
+            lines.append(f"stream: {self.stream_bytes} bytes ({describe_bytes(self.stream_bytes)})")
         if self.remarks is not None and self.remarks.count:
             lines.append(f"warnings: {self.remarks.count}, see xenmig verify")
         return "\n".join(lines) + "\n"
@@ -208,7 +213,8 @@ def inspect(
     listing = _Listing(merge=not show_all, limit=limit)
     failure: StreamError | OSError | None = None
     try:
-        listing.read(named_file(file))
+        with reading_progress(file) as progress:
+            listing.read(named_file(file), progress)
     except (StreamError, OSError) as error:
         failure = error
     if as_json:
@@ -225,4 +231,4 @@ def _pages_of(record: Record) -> tuple[int, int, int, int] | None:
     if not isinstance(record, PageData):
         return None
     words = record.words
-    return len(words), words.pages, min(words.pfns()), max(words.pfns())
+    return len(words), words.pages, words.lowest, words.highest

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""``xenmig verify``: says whether a migration stream is in order.
+"""``xenmig verify``: says whether a migration stream is good.
 
-Reads a file or a pipe to its end with ``xenmig.stream``, which shares nothing with the engine that wrote it.
+Reads a file or a pipe to its end with ``xenmig.stream``, which shares no code with the engine. Where the
+verdict may differ from that of ``xenmig.restore`` is listed in ``docs/commands.md``.
 """
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,11 +24,15 @@ from xenmig.stream.output import (
     describe_error,
     error_as_dict,
     named_file,
+    reading_progress,
     status_of,
     write_error,
     write_json,
     write_out,
 )
+
+if TYPE_CHECKING:
+    from xenmig.stream import CheckedStream
 
 
 def verify(
@@ -37,33 +42,38 @@ def verify(
 ) -> None:
     """Check a migration stream: every record, their order, and the pages after VERIFY.
 
-    What a receiver has to ignore, as reserved fields that are not zero, is a warning.
+    What a receiver ignores, such as a reserved field that is not zero, is a warning.
 
-    Exit status: 0 if the stream is in order; 1 if it is not; 2 if it cannot be read.
+    Exit status: 0 if the stream is good; 1 if it is not; 2 if the file cannot be read.
     """
     try:
-        checked = check_stream(named_file(file))
+        with reading_progress(file) as progress:
+            checked = check_stream(named_file(file), on_progress=progress)
     except (StreamError, OSError) as error:
         if as_json:
-            write_json({"ok": False, "file": file, "error": error_as_dict(error)})
+            write_json(_as_dict(file, None, error))
         write_error(describe_error(file, error))
         raise typer.Exit(status_of(error)) from None
     if as_json:
-        write_json(
-            {
-                "ok": True,
-                "file": file,
-                "headers": headers_as_dict(checked.image_header, checked.domain_header),
-                "stream_bytes": checked.stream_bytes,
-                "totals": checked.totals.as_dict(),
-                "warnings": remarks_as_list(checked.remarks),
-                "warning_count": checked.remarks.count,
-            }
-        )
+        write_json(_as_dict(file, checked, None))
         return
     for remark in checked.remarks.first:
-        write_error(f"{file}: warning at octet {remark.offset} ({remark.offset:#x}): {remark.text}")
+        write_error(f"{file}: warning at byte {remark.offset} ({remark.offset:#x}): {remark.text}")
     if unkept := checked.remarks.count - len(checked.remarks.first):
         write_error(f"{file}: {unkept} more warnings")
     headers = describe_headers(checked.image_header, checked.domain_header)
     write_out(f"ok: {headers}; {describe_bytes(checked.stream_bytes)}, {describe_totals(checked.totals)}\n")
+
+
+def _as_dict(file: str, checked: CheckedStream | None, error: StreamError | OSError | None) -> dict[str, Any]:
+    """Returns the verdict in JSON's types, the same keys for a good stream and for a bad one."""
+    return {
+        "ok": error is None,
+        "file": file,
+        "error": None if error is None else error_as_dict(error),
+        "headers": None if checked is None else headers_as_dict(checked.image_header, checked.domain_header),
+        "stream_bytes": None if checked is None else checked.stream_bytes,
+        "totals": None if checked is None else checked.totals.as_dict(),
+        "warnings": [] if checked is None else remarks_as_list(checked.remarks),
+        "warning_count": 0 if checked is None else checked.remarks.count,
+    }

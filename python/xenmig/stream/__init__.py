@@ -28,7 +28,8 @@ from xenmig.stream.format import (
 )
 from xenmig.stream.history import page_digest
 from xenmig.stream.image import Image, load_memory
-from xenmig.stream.pages import PageContents, PageData, PageWord, PageWords
+from xenmig.stream.page_words import PageWord, PageWords
+from xenmig.stream.pages import PageContents, PageData
 from xenmig.stream.reader import StreamReader
 from xenmig.stream.records import (
     Checkpoint,

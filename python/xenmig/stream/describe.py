@@ -27,7 +27,7 @@ _STEP = 1024
 
 
 def describe_bytes(count: int) -> str:
-    """Returns a number of octets with a unit: ``1536`` is ``1.5 KiB``."""
+    """Returns a number of bytes with a unit: ``1536`` is ``1.5 KiB``."""
     if count < _STEP:
         return f"{count} B"
     value = count / _STEP
@@ -52,7 +52,7 @@ def describe_record(record: Record) -> str:
         case X86PvP2mFrames():
             gist = f"{record.frames} frames, pfn {record.start_pfn:#x}-{record.end_pfn:#x}"
         case X86PvVcpu():
-            gist = f"vCPU {record.vcpu_id}, {len(record.context)} octets"
+            gist = f"vCPU {record.vcpu_id}, {len(record.context)} bytes"
         case X86TscInfo():
             gist = f"mode {record.mode}, {record.khz} kHz, {record.elapsed_ns} ns, "
             gist += f"incarnation {record.incarnation}"
@@ -74,9 +74,7 @@ def describe_headers(image: ImageHeader, domain: DomainHeader) -> str:
     saver = f"Xen {domain.xen_major}.{domain.xen_minor}"
     if not domain.xen_major:
         saver = f"a legacy image converted by version {domain.xen_minor}"
-    return (
-        f"version {image.version}, {domain.guest_type.title}, {1 << domain.page_shift}-octet pages, {saver}"
-    )
+    return f"version {image.version}, {domain.guest_type.title}, {1 << domain.page_shift}-byte pages, {saver}"
 
 
 def headers_as_dict(image: ImageHeader, domain: DomainHeader) -> dict[str, Any]:

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The numbers of libxc's migration stream: headers, record types, page types.
 
-Source: Xen's "libxenctrl Domain Image Format", revision 3. Every length here is in octets. The rest of
+Source: Xen's "libxenctrl Domain Image Format", revision 3. Every length here is in bytes. The rest of
 the package takes its numbers from this module and from nowhere else.
 
 ::
 
-    image header, 24 octets, big-endian             domain header, 16 octets
+    image header, 24 bytes, big-endian             domain header, 16 bytes
     +-------------------------------+               +-----------+-----------+-----------+
     | marker  (8 x 0xff)            |               | type  (4) | shift (2) | rsvd  (2) |
     +---------------+---------------+               +-----------+-----------+-----------+
@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from xenmig.errors import StreamError
+from xenmig.stream.foreign import describe_foreign
 
 if TYPE_CHECKING:
     from xenmig.stream.remarks import Remarks
@@ -58,9 +59,6 @@ _ID = b"XENF"
 _IMAGE_HEADER = struct.Struct(">8s4sIH6s")
 _DOMAIN_HEADER = struct.Struct("<IHHII")
 _BIG_ENDIAN = 1
-
-# What a file starts with that holds a libxc stream further on.
-_WRAPPERS = {b"Xen save": "an xl save file", b"LibxlFmt": "a libxl stream"}
 
 
 class GuestType(enum.IntEnum):
@@ -151,22 +149,16 @@ class DomainHeader:
     xen_minor: int
 
 
-def parse_image_header(octets: bytes, remarks: Remarks) -> ImageHeader:
-    """Reads the image header, the first 24 octets of a stream.
+def parse_image_header(data: bytes, remarks: Remarks) -> ImageHeader:
+    """Reads the image header, the first 24 bytes of a stream; of a file that is no stream there may be fewer.
 
     Raises:
         StreamError: This is no migration stream, or one that an x86 receiver of version 3 cannot read.
     """
-    marker, magic, version, options, reserved = _IMAGE_HEADER.unpack(octets)
-    if marker != _MARKER:
-        if (wrapper := _WRAPPERS.get(marker)) is not None:
-            message = f"this is {wrapper}: the libxc stream is a part of it and has to be taken out first"
-        else:
-            message = (
-                f"no migration stream: marker {marker.hex()}, expected {_MARKER.hex()}; "
-                "legacy images, of Xen before 4.6, have none"
-            )
+    if not data.startswith(_MARKER):
+        message = f"no migration stream, whose marker is {_MARKER.hex()}, but {describe_foreign(data)}"
         raise StreamError(message, offset=0)
+    _, magic, version, options, reserved = _IMAGE_HEADER.unpack(data)
     if magic != _ID:
         message = f"no migration stream: id {magic.hex()}, expected {_ID.hex()} (XENF)"
         raise StreamError(message, offset=8)
@@ -179,17 +171,17 @@ def parse_image_header(octets: bytes, remarks: Remarks) -> ImageHeader:
     if options:
         remarks.add(16, f"reserved option bits are set: {options:#06x}")
     if any(reserved):
-        remarks.add(18, f"reserved octets of the image header are not zero: {reserved.hex()}")
+        remarks.add(18, f"reserved bytes of the image header are not zero: {reserved.hex()}")
     return ImageHeader(version, options)
 
 
-def parse_domain_header(octets: bytes, remarks: Remarks) -> DomainHeader:
-    """Reads the domain header, the 16 octets after the image header.
+def parse_domain_header(data: bytes, remarks: Remarks) -> DomainHeader:
+    """Reads the domain header, the 16 bytes after the image header.
 
     Raises:
         StreamError: The domain type or the page size is none of an x86 domain.
     """
-    number, page_shift, reserved, xen_major, xen_minor = _DOMAIN_HEADER.unpack(octets)
+    number, page_shift, reserved, xen_major, xen_minor = _DOMAIN_HEADER.unpack(data)
     try:
         guest_type = GuestType(number)
     except ValueError:
@@ -197,7 +189,7 @@ def parse_domain_header(octets: bytes, remarks: Remarks) -> DomainHeader:
         raise StreamError(message, offset=IMAGE_HEADER_BYTES) from None
     if page_shift != PAGE_SHIFT:
         message = (
-            f"page_shift {page_shift}, expected {PAGE_SHIFT}: pages of x86 domains have {PAGE_BYTES} octets"
+            f"page_shift {page_shift}, expected {PAGE_SHIFT}: pages of x86 domains have {PAGE_BYTES} bytes"
         )
         raise StreamError(message, offset=IMAGE_HEADER_BYTES + 4)
     if reserved:

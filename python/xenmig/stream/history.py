@@ -11,17 +11,20 @@ from array import array
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
+from xenmig.stream.format import PAGE_BYTES, PageType
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from xenmig.stream.pages import PageData
 
+_ZERO_PAGE = memoryview(bytes(PAGE_BYTES))
 DIGEST_BYTES = 16
 """Length of ``page_digest``."""
 
 
 def page_digest(contents: bytes | memoryview) -> bytes:
-    """Returns what stands for a page where its contents would be too much: BLAKE2b, 16 octets."""
+    """Returns what stands for a page where its contents would be too much: BLAKE2b, 16 bytes."""
     return blake2b(contents, digest_size=DIGEST_BYTES).digest()
 
 
@@ -69,7 +72,11 @@ class PageDigests:
         return self._count
 
     def update(self, record: PageData) -> None:
-        """Reads a record's pages and remembers them; forgets those that the record says have no contents."""
+        """Reads a record's pages and remembers them.
+
+        A page that is only allocated is a page of zeros, a hole is forgotten, and a broken page stays what
+        it was.
+        """
         pages = iter(record.contents)
         if record.words.pages == len(record.words):
             for pfn, contents in zip(record.words.pfns(), pages, strict=True):
@@ -79,14 +86,21 @@ class PageDigests:
             for pfn, kind in record.words:
                 if kind.has_contents:
                     self._put(pfn, next(pages))
-                elif self.has(pfn):
-                    self._blocks[pfn >> 7][pfn & 127] = self._NONE
-                    self._count -= 1
+                elif kind is PageType.XALLOC:
+                    self._put(pfn, _ZERO_PAGE)
+                elif kind is PageType.XTAB:
+                    self.forget(pfn)
 
     def has(self, pfn: int) -> bool:
         """Says whether the page has contents."""
         block = self._blocks.get(pfn >> 7)
         return block is not None and block[pfn & 127] != self._NONE
+
+    def forget(self, pfn: int) -> None:
+        """Forgets the contents of a page, if it has any."""
+        if self.has(pfn):
+            self._blocks[pfn >> 7][pfn & 127] = self._NONE
+            self._count -= 1
 
     def matches(self, pfn: int, contents: memoryview) -> bool:
         """Says whether a page has these contents."""

@@ -52,7 +52,7 @@ class Image:
         domain_header: Guest type, page size, Xen's version.
         remarks: What was odd in the stream.
         digests: Whether ``memory`` holds digests.
-        memory: For each pfn that has contents at the end: the 4096 octets, or their ``page_digest``.
+        memory: For each pfn that has contents at the end: the 4096 bytes, or their ``page_digest``.
         types: For each pfn that the stream named and that is no hole at the end: its type.
         tsc: TSC settings.
         hvm_context: HVM context.
@@ -94,8 +94,8 @@ def load_memory(file: StreamFile, *, digests: bool = False, check: bool = True) 
 
     Args:
         file: A path, a file descriptor or a binary file. What is passed open stays open and stands at the
-            octet after END.
-        digests: Keep 16 octets of each page instead of 4096.
+            byte after END.
+        digests: Keep 16 bytes of each page instead of 4096.
         check: Apply the order rules as well; without, any sequence of well-formed records is taken.
 
     Raises:
@@ -139,15 +139,21 @@ def _compare_pages(image: Image, record: PageData) -> None:
     at = record.contents.offset
     for pfn, kind in record.words:
         before = image.memory.get(pfn)
+        if before is None and image.types.get(pfn) is PageType.XALLOC:
+            before = _keep(image, memoryview(_ZERO_PAGE))
         if kind.has_contents:
             if _keep(image, next(pages)) != before:
                 message = f"pfn {pfn:#x} differs from its contents before VERIFY"
                 raise StreamError(message, offset=at)
             image.verified_pages += 1
             at += PAGE_BYTES
-        elif before is not None:
-            message = f"pfn {pfn:#x} is {kind.name} after VERIFY, and had contents before"
+        elif before is None and kind is PageType.XALLOC:
+            message = f"pfn {pfn:#x} is XALLOC after VERIFY, expected no page as before VERIFY"
             raise StreamError(message, offset=record.offset)
+        elif before is not None:
+            image.remarks.add(
+                record.offset, f"pfn {pfn:#x} is {kind.name} after VERIFY, and had contents before"
+            )
 
 
 def _keep(image: Image, contents: memoryview) -> bytes:
@@ -168,7 +174,7 @@ def _apply(image: Image, record: Record) -> None:
             image.pv_info = record
         case X86PvP2mFrames():
             image.p2m_frames.append(record)
-        case OpaqueRecord():
+        case OpaqueRecord() if record.data:
             setattr(image, _OPAQUE[record.type], record.data)
         case X86PvVcpu() if record.context:
             image.vcpus.setdefault(record.vcpu_id, {})[record.type] = record.context

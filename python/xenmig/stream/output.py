@@ -2,7 +2,7 @@
 """How the two stream commands open their file, speak and end.
 
 Results go to standard output, everything that is wrong to standard error, one line each; the exit status
-is the verdict. Somebody who stops reading (``head``) changes neither the verdict nor gets a traceback.
+is the verdict. If the reader of standard output stops early (``head``), the verdict stays the same.
 """
 
 from __future__ import annotations
@@ -13,18 +13,26 @@ import json
 import os
 import shutil
 import sys
+from contextlib import contextmanager
+from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any, TextIO
 
 from rich import box
 from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
 from xenmig.errors import StreamError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from rich.table import Table
 
     from xenmig.stream.source import StreamFile
 
+
+_PROGRESS_INTERVAL_S = 0.1
 
 _PIPE_WIDTH = 120
 """Columns of a table where there is no terminal to ask."""
@@ -50,6 +58,36 @@ def named_file(name: str) -> StreamFile:
         message = "standard input is closed"
         raise OSError(message)
     return sys.stdin.buffer
+
+
+@contextmanager
+def reading_progress(name: str) -> Iterator[Callable[[int], object]]:
+    """Shows how far a stream has been read, on standard error and only if that is a terminal.
+
+    Args:
+        name: The FILE argument. Of standard input the length is unknown.
+
+    Yields:
+        What is to be called with the bytes that have been read, as often as wanted.
+    """
+    if sys.stderr is None or not sys.stderr.isatty():
+        yield int
+        return
+    path = Path(name)
+    total = path.stat().st_size if name != "-" and path.is_file() else None
+    columns = (BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(name, total=total)
+        shown = 0.0
+
+        def show(read_bytes: int) -> None:
+            nonlocal shown
+            # A stream can have a record every eight bytes: the clock is cheap, and the bar is not.
+            if (now := monotonic()) - shown >= _PROGRESS_INTERVAL_S:
+                shown = now
+                progress.update(task, completed=read_bytes)
+
+        yield show
 
 
 def render_table(table: Table) -> str:
@@ -103,7 +141,7 @@ def status_of(error: StreamError | OSError) -> ExitStatus:
 def describe_error(name: str, error: StreamError | OSError) -> str:
     """Returns an error and where it is as one line."""
     if isinstance(error, StreamError):
-        at = "" if error.offset is None else f" at octet {error.offset} ({error.offset:#x})"
+        at = "" if error.offset is None else f" at byte {error.offset} ({error.offset:#x})"
         return f"{name}: bad stream{at}: {error}"
     return f"{name}: cannot read: {error.strerror or error}"
 
@@ -116,6 +154,6 @@ def error_as_dict(error: StreamError | OSError) -> dict[str, Any]:
 
 
 def _encodable(text: str, file: TextIO) -> str:
-    """Escapes what a file cannot encode: a file's name can be any octets."""
+    """Escapes what a file cannot encode: a file's name can be any bytes."""
     encoding = file.encoding or "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding)

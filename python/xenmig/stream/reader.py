@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The bounded reader of libxc's migration stream, versions 2 and 3, in pure Python.
 
-Octets come from ``source``, record after record goes to whoever iterates: ``checks``, ``image``, the command
+Bytes come from ``source``, record after record goes to whoever iterates: ``checks``, ``image``, the command
 line. It is written from the specification and shares nothing with the engine's reader in Rust, so that
 each can be held against the other. At most one record's body is in memory, and of PAGE_DATA only the
 pfn words.
@@ -27,6 +27,7 @@ from xenmig.stream.format import (
     parse_image_header,
 )
 from xenmig.stream.pages import PageData, read_page_data
+from xenmig.stream.pfn_run import PfnRuns
 from xenmig.stream.records import End, OptionalRecord, Record
 from xenmig.stream.remarks import Remarks
 from xenmig.stream.source import ByteSource, StreamFile
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 _RECORD_HEADER = struct.Struct("<II")
 _ALIGNMENT = 8
+_PAGE_DATA = int(RecordType.PAGE_DATA)
 
 
 class StreamReader:
@@ -75,11 +77,12 @@ class StreamReader:
         self._owned = not isinstance(file, ByteSource)
         self._source = file if isinstance(file, ByteSource) else ByteSource(file)
         self.remarks = Remarks()
+        self._runs = PfnRuns()
         try:
-            octets = self._source.read(IMAGE_HEADER_BYTES, "the image header")
-            self.image_header: ImageHeader = parse_image_header(octets, self.remarks)
-            octets = self._source.read(DOMAIN_HEADER_BYTES, "the domain header")
-            self.domain_header: DomainHeader = parse_domain_header(octets, self.remarks)
+            data = self._source.read_start(IMAGE_HEADER_BYTES, "the image header")
+            self.image_header: ImageHeader = parse_image_header(data, self.remarks)
+            data = self._source.read(DOMAIN_HEADER_BYTES, "the domain header")
+            self.domain_header: DomainHeader = parse_domain_header(data, self.remarks)
         except BaseException:
             self.close()
             raise
@@ -87,7 +90,7 @@ class StreamReader:
 
     @property
     def offset(self) -> int:
-        """Octets of the stream read or passed over so far."""
+        """Bytes of the stream read or passed over so far."""
         return self._source.offset
 
     def __iter__(self) -> Iterator[Record]:
@@ -120,8 +123,9 @@ class StreamReader:
             record = self._read_record()
             yield record
             if isinstance(record, PageData):
-                record.contents.skip()  # its length is always a multiple of 8: no padding follows
-            if isinstance(record, End):
+                if record.words.pages:
+                    record.contents.skip()  # its length is always a multiple of 8: no padding follows
+            elif isinstance(record, End):
                 return
 
     def _read_record(self) -> Record:
@@ -130,27 +134,27 @@ class StreamReader:
         number, body_length = _RECORD_HEADER.unpack(
             self._source.read(RECORD_HEADER_BYTES, "a record header, before any END record")
         )
+        if number == _PAGE_DATA and body_length <= MAX_BODY_BYTES:
+            return read_page_data(self._source, offset, body_length, self.remarks, self._runs)
         name = _name(number, offset)
         if body_length > MAX_BODY_BYTES:
-            message = f"{name} has {body_length} octets, expected at most {MAX_BODY_BYTES}"
+            message = f"{name} has {body_length} bytes, expected at most {MAX_BODY_BYTES}"
             raise StreamError(message, offset=offset + 4)
-        if number == RecordType.PAGE_DATA:
-            return read_page_data(self._source, offset, body_length, self.remarks)
         if number & OPTIONAL_RECORD:
             self._source.skip(body_length, f"the body of {name}")
             record: Record = OptionalRecord(offset, body_length, number)
         else:
-            octets = self._source.read(body_length, f"the body of {name}")
-            record = parse_body(Body(RecordType(number), offset, octets, self.remarks))
+            data = self._source.read(body_length, f"the body of {name}")
+            record = parse_body(Body(RecordType(number), offset, data, self.remarks))
         self._take_padding(body_length, name)
         return record
 
     def _take_padding(self, body_length: int, name: str) -> None:
-        """Reads the octets between the end of a body and the next record header."""
+        """Reads the bytes between the end of a body and the next record header."""
         size = -body_length % _ALIGNMENT
-        octets = self._source.read(size, f"the padding of {name}")
-        if any(octets):
-            self.remarks.add(self.offset - size, f"the padding of {name} is not zero: {octets.hex()}")
+        data = self._source.read(size, f"the padding of {name}")
+        if any(data):
+            self.remarks.add(self.offset - size, f"the padding of {name} is not zero: {data.hex()}")
 
 
 def _name(number: int, offset: int) -> str:

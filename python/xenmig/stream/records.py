@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The records of a stream as frozen dataclasses, one for each type of the specification.
 
-``bodies`` fills them from the octets of a body; PAGE_DATA, which is read lazily, is in ``pages``. Arrays
-stay octets until somebody asks for their numbers, which take several times the memory.
+``bodies`` fills them from the bytes of a body; PAGE_DATA, which is read lazily, is in ``pages``. Arrays
+stay bytes until somebody asks for their numbers, which take several times the memory.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ class Record:
     """What every record has.
 
     Attributes:
-        offset: Where the record header starts, in octets from the start of the stream.
-        body_length: Length of the body in octets, without padding.
+        offset: Where the record header starts, in bytes from the start of the stream.
+        body_length: Length of the body in bytes, without padding.
     """
 
     type: ClassVar[RecordType]
@@ -77,7 +77,7 @@ class X86PvInfo(Record):
     """X86_PV_INFO.
 
     Attributes:
-        guest_width: Octets in a guest's word: 4 or 8.
+        guest_width: Bytes in a guest's word: 4 or 8.
         pt_levels: Levels of its page tables: 3 or 4.
     """
 
@@ -128,7 +128,7 @@ class X86PvVcpu(Record):
 
     @property
     def is_empty(self) -> bool:
-        """Whether the context has no octets."""
+        """Whether the context has no bytes."""
         return not self.context
 
 
@@ -235,6 +235,11 @@ class OpaqueRecord(Record):
 
     data: bytes = field(repr=False)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether the body has no bytes."""
+        return not self.data
+
 
 class SharedInfo(OpaqueRecord):
     """SHARED_INFO: the shared info page."""
@@ -255,11 +260,6 @@ class Toolstack(OpaqueRecord):
 
     __slots__ = ()
     type = RecordType.TOOLSTACK
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether the body has no octets."""
-        return not self.data
 
 
 class X86CpuidPolicy(OpaqueRecord):

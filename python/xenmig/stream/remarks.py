@@ -15,7 +15,7 @@ class Remark:
     """One oddity.
 
     Attributes:
-        offset: Where it is, in octets from the start of the stream.
+        offset: Where it is, in bytes from the start of the stream.
         text: What it is.
     """
 
@@ -37,7 +37,7 @@ class Remarks:
         self._count = 0
 
     def add(self, offset: int, text: str) -> None:
-        """Notes one at ``offset`` octets from the start of the stream."""
+        """Notes one at ``offset`` bytes from the start of the stream."""
         self._count += 1
         if len(self._first) < self.KEPT:
             self._first.append(Remark(offset, text))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where the octets come from: a path, a file descriptor or an open binary file; seekable or a pipe.
+"""Where the bytes come from: a path, a file descriptor or an open binary file; seekable or a pipe.
 
 Reads exactly what it is asked for and nothing ahead, so that a stream embedded in another one is left
-at the octet after its END record. Counts octets from the place where the stream starts.
+at the byte after its END record. Counts bytes from the place where the stream starts.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ CHUNK_BYTES = 256 << 10
 
 
 class ByteSource:
-    """The octets of one stream.
+    """The bytes of one stream.
 
     Attributes:
-        offset: Octets taken so far; also the offset of the next one in the stream.
+        offset: Bytes taken so far; also the offset of the next one in the stream.
     """
 
     def __init__(self, file: StreamFile) -> None:
@@ -45,17 +45,17 @@ class ByteSource:
 
     @property
     def seekable(self) -> bool:
-        """Whether octets can be passed over without reading them, and read again."""
+        """Whether bytes can be passed over without reading them, and read again."""
         return self._end > self._start
 
     def read(self, size: int, what: str) -> bytes:
-        """Reads exactly ``size`` octets, which are part of ``what``.
+        """Reads exactly ``size`` bytes, which are part of ``what``.
 
         Raises:
             StreamError: The stream ends before.
             OSError: The file cannot be read.
         """
-        first = self._take(min(size, CHUNK_BYTES))
+        first = self._take(min(CHUNK_BYTES, size))
         if len(first) == size:
             return first
         parts = [first]
@@ -67,8 +67,25 @@ class ByteSource:
             raise self._truncated(size, size - left, what)
         return b"".join(parts)
 
+    def read_start(self, size: int, what: str) -> bytes:
+        """Reads the first ``size`` bytes of a stream, or fewer of a file that is none and is shorter.
+
+        Raises:
+            StreamError: The file is empty, or ends inside what may be a stream.
+            OSError: The file cannot be read.
+        """
+        data = b""
+        while len(data) < size and (part := self._take(size - len(data))):
+            data += part
+        if not data:
+            message = f"the stream ends inside {what}: 0 of {size} bytes are there; it is empty"
+            raise StreamError(message, offset=0)
+        if len(data) < size and data[:1] == b"\xff":
+            raise self._truncated(size, len(data), what)
+        return data
+
     def drop(self, size: int, what: str) -> None:
-        """Reads ``size`` octets, part of ``what``, and forgets them.
+        """Reads ``size`` bytes, part of ``what``, and forgets them.
 
         Raises:
             StreamError: The stream ends before.
@@ -82,7 +99,7 @@ class ByteSource:
             left -= got
 
     def skip(self, size: int, what: str) -> None:
-        """Passes over ``size`` octets, part of ``what``: by a seek where the file can.
+        """Passes over ``size`` bytes, part of ``what``: by a seek where the file can.
 
         Raises:
             StreamError: The stream ends before.
@@ -96,7 +113,7 @@ class ByteSource:
             self.drop(size, what)
 
     def at_end(self) -> bool:
-        """Says whether no octet is left; takes one if there is."""
+        """Says whether no byte is left; takes one if there is."""
         return not self._take(1)
 
     def rewind(self) -> None:
@@ -120,20 +137,20 @@ class ByteSource:
         self.close()
 
     def _take(self, size: int) -> bytes:
-        """Reads once: between 1 and ``size`` octets, none at the end of the file."""
+        """Reads once: between 1 and ``size`` bytes, none at the end of the file."""
         if not size:
             return b""
-        octets: bytes | None = self._file.read(size)
+        data: bytes | None = self._file.read(size)
         # A raw file says None where a non-blocking descriptor has nothing yet.
-        if octets is None:
-            message = "the stream's descriptor is non-blocking and has no octets yet"
+        if data is None:
+            message = "the stream's descriptor is non-blocking and has no bytes yet"
             raise BlockingIOError(message)
-        self.offset += len(octets)
-        return octets
+        self.offset += len(data)
+        return data
 
     def _truncated(self, expected: int, found: int, what: str) -> StreamError:
         """Says that the stream ended inside ``what``."""
-        message = f"the stream ends inside {what}: {found} of {expected} octets are there"
+        message = f"the stream ends inside {what}: {found} of {expected} bytes are there"
         return StreamError(message, offset=self.offset)
 
 
@@ -142,7 +159,7 @@ def _open(file: object) -> tuple[BinaryIO, bool]:
     if isinstance(file, int) and not isinstance(file, bool):
         return cast("BinaryIO", io.FileIO(file, "rb", closefd=False)), True
     if isinstance(file, (str, os.PathLike)):
-        return cast("BinaryIO", io.FileIO(os.fspath(file), "rb")), True
+        return cast("BinaryIO", io.BufferedReader(io.FileIO(os.fspath(file), "rb"), CHUNK_BYTES)), True
     if isinstance(file, io.TextIOBase) or not hasattr(file, "read"):
         message = f"a stream is a path, a file descriptor or a binary file, not {type(file).__name__}"
         raise TypeError(message)

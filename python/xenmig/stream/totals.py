@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Counts over a whole stream: records, octets, pages by type, pages sent more than once.
+"""Counts over a whole stream: records, bytes, pages by type, pages sent more than once.
 
 Fed record by record by the two commands, shown by them as text or JSON.
 """
@@ -14,13 +14,15 @@ from xenmig.stream.history import PfnSet
 from xenmig.stream.pages import PageData
 from xenmig.stream.records import OptionalRecord, Record, Verify
 
+_PAGE_DATA = PageData.type.name
+
 
 class Totals:
     """What a stream held, as far as it was read.
 
     Attributes:
         records: Records of each type, by the type's name; all optional ones are one type.
-        body_bytes: Octets in their bodies, without headers and padding, by the type's name.
+        body_bytes: Bytes in their bodies, without headers and padding, by the type's name.
         pages_by_type: pfn words of each page type, those after VERIFY left out.
         distinct_pages: Different pfns that had contents at least once.
         verify_pages: Pages with contents after VERIFY.
@@ -37,17 +39,28 @@ class Totals:
 
     def add(self, record: Record) -> None:
         """Counts a record."""
+        if isinstance(record, PageData):
+            self._add_pages(record)
+            return
         # A hostile stream can have two thousand million optional types.
         name = "optional" if isinstance(record, OptionalRecord) else record.type_name
         self.records[name] += 1
         self.body_bytes[name] += record.body_length
         if isinstance(record, Verify):
             self._verifying = True
-        elif isinstance(record, PageData) and self._verifying:
-            self.verify_pages += record.words.pages
-        elif isinstance(record, PageData):
-            self.pages_by_type.update(record.words.counts)
-            self._sent.update(record.words.pfns_with_contents())
+
+    def _add_pages(self, record: PageData) -> None:
+        """Counts a PAGE_DATA record, of which there are many."""
+        self.records[_PAGE_DATA] += 1
+        self.body_bytes[_PAGE_DATA] += record.body_length
+        words = record.words
+        if self._verifying:
+            self.verify_pages += words.pages
+            return
+        for kind, count in words.counts.items():
+            self.pages_by_type[kind] += count
+        if words.pages:
+            self._sent.update(words.pfns_with_contents())
 
     @property
     def pages(self) -> int:
@@ -56,7 +69,7 @@ class Totals:
 
     @property
     def page_bytes(self) -> int:
-        """Octets in these pages."""
+        """Bytes in these pages."""
         return self.pages * PAGE_BYTES
 
     @property

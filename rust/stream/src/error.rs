@@ -6,6 +6,7 @@ use std::{fmt, io};
 use xenmig_types::Pfn;
 
 use crate::{
+    foreign,
     format::MAX_BODY_BYTES,
     kind::{BodyRule, RecordKind},
 };
@@ -47,7 +48,10 @@ impl fmt::Display for Expected {
 #[derive(Debug, thiserror::Error)]
 pub enum StreamError {
     /// the stream ends at offset {offset}: {missing} more bytes were expected for {expected}
-    #[error("the stream ends at offset {offset}: {missing} more bytes were expected for {expected}")]
+    #[error(
+        "the stream ends at offset {offset}: {missing} more bytes were expected for {expected}{}",
+        if *offset == 0 { "; it is empty: the sender has written nothing, or it was read before" } else { "" }
+    )]
     Truncated {
         /// Where the stream ends.
         offset: u64,
@@ -66,9 +70,10 @@ pub enum StreamError {
         /// What the operating system said.
         source: io::Error,
     },
-    /// offset {offset}: {found:#018x} is not the marker of a Xen domain image (all ones); a legacy image or no image
+    /// offset {offset}: no migration stream, whose marker is all ones, but {what it is instead} ({found:#018x})
     #[error(
-        "offset {offset}: {found:#018x} is not the marker of a Xen domain image (all ones); a legacy image or no image"
+        "offset {offset}: no migration stream, whose marker is all ones, but {} ({found:#018x})",
+        foreign::describe(found.to_be_bytes())
     )]
     Marker {
         /// Where the marker should stand.

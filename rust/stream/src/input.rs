@@ -4,7 +4,7 @@
 
 use std::io::{self, Read};
 
-use crate::{Expected, PageWord, StreamError};
+use crate::{Expected, PageWord, StreamError, format::IMAGE_HEADER_BYTES};
 
 /// How much is read at once, in bytes.
 const CHUNK: usize = 1 << 20;
@@ -54,6 +54,18 @@ impl<R: Read> Input<R> {
     /// Makes the error of memory that there is not.
     const fn refused(&self, expected: Expected, source: io::Error) -> StreamError {
         StreamError::Io { offset: self.offset, expected, source }
+    }
+
+    /// Reads the image header. If what is there is shorter and does not begin as a stream does, the rest is zeroes, so
+    /// that the error says what it is instead.
+    pub(crate) fn image_header(&mut self) -> Result<[u8; IMAGE_HEADER_BYTES], StreamError> {
+        let mut bytes = [0; IMAGE_HEADER_BYTES];
+        match self.exact(&mut bytes, Expected::ImageHeader) {
+            Err(StreamError::Truncated { .. }) if self.offset > 0 && bytes.first() != Some(&u8::MAX) => {
+                Ok(bytes)
+            }
+            result => result.map(|()| bytes),
+        }
     }
 
     /// Fills `buffer`.

@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use xenmig_types::VcpuPart;
+use xenmig_types::{GuestKind, VcpuPart};
 
 /// The kinds of record (spec, "Records").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -190,6 +190,35 @@ impl RecordKind {
     }
 }
 
+impl RecordKind {
+    /// Returns the kind of guest that has such records; `None` if any guest may have them.
+    #[must_use]
+    pub const fn guest(self) -> Option<GuestKind> {
+        match self {
+            Self::HvmContext | Self::HvmParams => Some(GuestKind::Hvm),
+            Self::PvInfo
+            | Self::PvP2mFrames
+            | Self::PvVcpuBasic
+            | Self::PvVcpuExtended
+            | Self::PvVcpuXsave
+            | Self::PvVcpuMsrs
+            | Self::SharedInfo => Some(GuestKind::Pv),
+            _ => None,
+        }
+    }
+
+    /// Returns the kind of the record that holds a part of a PV vCPU's state. All four have the same layout.
+    #[must_use]
+    pub const fn of_vcpu(part: VcpuPart) -> Self {
+        match part {
+            VcpuPart::Basic => Self::PvVcpuBasic,
+            VcpuPart::Extended => Self::PvVcpuExtended,
+            VcpuPart::Xsave => Self::PvVcpuXsave,
+            VcpuPart::Msrs => Self::PvVcpuMsrs,
+        }
+    }
+}
+
 impl TryFrom<u32> for RecordKind {
     /// The number itself, which no kind has.
     type Error = u32;
@@ -202,19 +231,6 @@ impl TryFrom<u32> for RecordKind {
 impl fmt::Display for RecordKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
-    }
-}
-
-impl RecordKind {
-    /// Returns the kind of the record that holds a part of a PV vCPU's state. The four have one shape.
-    #[must_use]
-    pub const fn of_vcpu(part: VcpuPart) -> Self {
-        match part {
-            VcpuPart::Basic => Self::PvVcpuBasic,
-            VcpuPart::Extended => Self::PvVcpuExtended,
-            VcpuPart::Xsave => Self::PvVcpuXsave,
-            VcpuPart::Msrs => Self::PvVcpuMsrs,
-        }
     }
 }
 

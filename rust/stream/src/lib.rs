@@ -42,6 +42,7 @@
 
 pub mod encode;
 mod error;
+mod foreign;
 pub mod format;
 mod input;
 mod kind;

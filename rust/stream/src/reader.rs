@@ -69,7 +69,7 @@ impl<R: Read> Reader<R> {
     /// [`StreamError`] if they are not those of a little-endian image of version 2 or 3, of an x86 guest.
     pub fn new(source: R) -> Result<Self, StreamError> {
         let mut input = Input::new(source);
-        let version = parse::image_header(&input.array(Expected::ImageHeader)?)?;
+        let version = parse::image_header(&input.image_header()?)?;
         let headers = parse::domain_header(version, &input.array(Expected::DomainHeader)?)?;
         let record_offset = input.offset();
         Ok(Self { input, headers, state: State::Header, static_data_ended: false, records: 0, record_offset })

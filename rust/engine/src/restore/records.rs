@@ -15,6 +15,9 @@ use super::{
     verification::Verification,
 };
 
+const NO_TOOLSTACK: &str = "no released toolstack sends it";
+const NO_COLO: &str = "COLO is not supported";
+
 /// A restore under way.
 #[derive(Debug)]
 pub(super) struct Records<'s, 'a> {
@@ -56,7 +59,7 @@ impl<'s, 'a> Records<'s, 'a> {
         }
         self.enter(RestoreStage::End)?;
         if let Some(verification) = &self.verification {
-            verification.check(self.target.domid())?;
+            verification.check(self.target.domid(), self.stream.record_offset())?;
         }
         let SharedFrames { store, console } = self.ops.finish(self.target, &mut self.progress)?;
         self.enter(RestoreStage::Complete { store_gfn: store, console_gfn: console })?;
@@ -71,9 +74,15 @@ impl<'s, 'a> Records<'s, 'a> {
                 if !std::mem::replace(&mut self.has_memory, true) {
                     self.enter(RestoreStage::Memory)?;
                 }
+                if let Some(verification) = &mut self.verification {
+                    verification.note_pages();
+                }
                 let Self { stream, target, ops, progress, .. } = self;
                 PageReceiver { stream, target, ops: &mut **ops, progress }
                     .receive(&pages, self.verification.as_mut())
+            }
+            Record::Verify if !self.has_memory => {
+                unsupported(RecordKind::Verify, "PAGE_DATA must come before it")
             }
             Record::Verify => {
                 self.verification.get_or_insert_default();
@@ -88,25 +97,36 @@ impl<'s, 'a> Records<'s, 'a> {
                 self.target.static_data_done(missing)
             }
             Record::TscInfo(tsc) => self.target.call(|host, domid| host.set_tsc_info(domid, &tsc)),
-            Record::Void(_) => {
-                self.progress.void_records_skipped += 1;
-                Ok(())
-            }
+            Record::Void(kind) => self.skip_void(kind, offset),
             Record::Optional { .. } => {
                 self.progress.optional_records_skipped += 1;
                 Ok(())
             }
             Record::Checkpoint => unsupported(RecordKind::Checkpoint, "Remus and COLO are not supported"),
-            Record::CheckpointDirtyPfnList(_) => {
-                unsupported(RecordKind::CheckpointDirtyPfnList, "COLO is not supported")
-            }
-            Record::Toolstack(_) => unsupported(RecordKind::Toolstack, "no released toolstack sends it"),
+            Record::CheckpointDirtyPfnList(_) => unsupported(RecordKind::CheckpointDirtyPfnList, NO_COLO),
+            Record::Toolstack(_) => unsupported(RecordKind::Toolstack, NO_TOOLSTACK),
             record @ (Record::HvmContext(_)
             | Record::HvmParams(_)
             | Record::PvInfo { .. }
             | Record::PvP2mFrames { .. }
             | Record::PvVcpu { .. }
             | Record::SharedInfo(_)) => self.ops.apply(record, offset, &self.static_data, self.target),
+        }
+    }
+
+    /// Counts and ignores a record without contents (spec, "Errata", 1), unless records of its kind are refused anyway.
+    fn skip_void(&mut self, kind: RecordKind, offset: u64) -> Result<(), RestoreError> {
+        let refused = |why| Err(RestoreError::Unsupported { kind, offset, why });
+        match kind {
+            RecordKind::Toolstack => refused(NO_TOOLSTACK),
+            RecordKind::CheckpointDirtyPfnList => refused(NO_COLO),
+            _ if kind.guest().is_some_and(|guest| guest != self.stream.headers().kind) => {
+                refused("the stream is of another kind of guest")
+            }
+            _ => {
+                self.progress.void_records_skipped += 1;
+                Ok(())
+            }
         }
     }
 

@@ -5,6 +5,7 @@
 //! A hole of the sender that is a page here is not a difference but is taken away as before: until Xen 4.22 the log-dirty
 //! bitmap does not show that a page went, so this pass may be the first to tell.
 
+use xenmig_stream::RecordKind;
 use xenmig_types::{Domid, Pfn};
 
 use super::error::RestoreError;
@@ -15,6 +16,8 @@ pub(super) struct Verification {
     /// Pages whose contents differ, or that are missing.
     differing: u64,
     first: Option<Pfn>,
+    /// PAGE_DATA has come since VERIFY.
+    has_pages: bool,
 }
 
 impl Verification {
@@ -24,11 +27,20 @@ impl Verification {
         self.first.get_or_insert(pfn);
     }
 
-    /// Fails if there was a difference.
-    pub(super) fn check(&self, domid: Domid) -> Result<(), RestoreError> {
+    /// Notes that PAGE_DATA has come.
+    pub(super) const fn note_pages(&mut self) {
+        self.has_pages = true;
+    }
+
+    /// Fails if there was a difference, or if nothing was compared. `offset` is where END begins.
+    pub(super) const fn check(&self, domid: Domid, offset: u64) -> Result<(), RestoreError> {
         match self.first {
             Some(first) => Err(RestoreError::Differs { domid, pages: self.differing, first }),
-            None => Ok(()),
+            None if self.has_pages => Ok(()),
+            None => {
+                let (kind, why) = (RecordKind::End, "PAGE_DATA must come between VERIFY and it");
+                Err(RestoreError::Unsupported { kind, offset, why })
+            }
         }
     }
 }

@@ -108,6 +108,29 @@ fn counts_and_lengths_that_lie() {
 }
 
 #[test]
+fn other_files_are_named() {
+    for (bytes, part) in [
+        (
+            &b"Xen saved domain, xl format\n \0 \r"[..],
+            "an xl save image (its header is \"Xen saved domain, xl format\")",
+        ),
+        (b"LibxlFmt\0\0\0\x02", "a libxl stream"),
+        (b"\0\0\x04\0\0\0\0\0and so on, for a while", "a legacy image (version 1"),
+        (b"\x1f\x8b\x08\0", "`gzip -dc FILE`"),
+        (b"\x28\xb5\x2f\xfd", "`zstd -dc FILE`"),
+        (b"\xfd7zXZ\0", "`xz -dc FILE`"),
+        (b"LibvirtQemudSave", "libvirt's QEMU driver"),
+        (b"QEVM", "a migration stream of QEMU"),
+        (b"hello\n", "text:"),
+        (b"", "it is empty"),
+    ] {
+        let text = error_of(bytes).to_string();
+        assert!(text.contains(part), "{text}");
+        assert!(!text.contains('\n'), "{text}");
+    }
+}
+
+#[test]
 fn domains_that_cannot_be_restored_into() {
     let bytes = Stream::typical();
     let refused = |host: &SimHost, domain, why: &str| {

@@ -144,3 +144,13 @@ fn records_of_other_guests_and_other_uses_are_refused() {
     let error = error_of(&Stream::headers(GuestKind::Pv).end());
     assert!(matches!(error, RestoreError::Refused { .. }) && error.to_string().contains("PV"), "{error}");
 }
+
+#[test]
+fn records_of_other_uses_are_refused_even_if_they_are_void() {
+    for kind in [RecordKind::Toolstack, RecordKind::CheckpointDirtyPfnList, RecordKind::PvVcpuXsave] {
+        let void = |out: &mut Vec<u8>| out.extend([kind.number().to_le_bytes(), [0; 4]].concat());
+        let error = error_of(&Stream::new().with(void).context().end());
+        let RestoreError::Unsupported { kind: found, offset: 48, .. } = error else { panic!("{error}") };
+        assert_eq!(found, kind);
+    }
+}

@@ -3,7 +3,7 @@
 
 use xenmig_engine::restore::RestoreError;
 use xenmig_sim::Verb;
-use xenmig_stream::encode;
+use xenmig_stream::{RecordKind, encode};
 use xenmig_types::{PageType, Pfn};
 
 use super::build::{Stream, fill_of, restore_into, target};
@@ -70,4 +70,20 @@ fn a_second_verify_does_not_forget_what_the_first_has_found() {
     let bytes = before().batch(&[(4, PageType::Notab, 0x44)]).with(encode::verify).pages(0..10);
     let error = restore_into(&host, &domain, &bytes.context().end()).unwrap_err().error;
     assert!(matches!(error, RestoreError::Differs { pages: 1, first: Pfn(4), .. }), "{error}");
+}
+
+#[test]
+fn verify_stands_between_pages() {
+    let cases = [
+        (Stream::new().with(encode::verify).pages([1]).context(), RecordKind::Verify, "before it"),
+        (before().context(), RecordKind::End, "between VERIFY and it"),
+    ];
+    for (stream, expected, part) in cases {
+        let (host, domain) = target();
+        let error = restore_into(&host, &domain, &stream.end()).unwrap_err().error;
+        let RestoreError::Unsupported { kind, why, .. } = error else { panic!("{error}") };
+        assert_eq!(kind, expected);
+        assert!(why.contains(part), "{why}");
+        assert_eq!(domain.counters().calls(Verb::SetHvmContext), 0);
+    }
 }

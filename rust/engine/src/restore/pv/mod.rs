@@ -44,6 +44,9 @@ use page_tables::TableContext;
 use start_info::StartInfo;
 use vcpu_states::VcpuStates;
 
+/// Why memory after a vCPU is refused (spec, "x86 PV Guest", the order of records).
+const BEFORE_VCPUS: &str = "it must come before the records of vCPUs";
+
 /// What is known of a PV guest.
 #[derive(Debug)]
 pub(super) struct PvRestore {
@@ -52,6 +55,8 @@ pub(super) struct PvRestore {
     p2m_pages: P2mPages,
     /// The pages that the domain was given.
     frames: FrameMap,
+    /// A PAGE_DATA record has come.
+    has_pages: bool,
     vcpus: VcpuStates,
     channels: Option<Channels>,
     /// Where the new domain has its shared info page.
@@ -67,6 +72,7 @@ impl PvRestore {
             width: None,
             p2m_pages: P2mPages::default(),
             frames: FrameMap::default(),
+            has_pages: false,
             // Without vCPUs Xen says that the highest one is -1.
             vcpus: VcpuStates::new(domain.max_vcpu_id.wrapping_add(1)),
             channels: options.channels,
@@ -133,6 +139,9 @@ impl PvRestore {
 
 impl RestoreOps for PvRestore {
     fn pfn_limit(&self) -> Result<Pfn, &'static str> {
+        if !self.vcpus.is_empty() {
+            return Err(BEFORE_VCPUS);
+        }
         let highest = self.p2m_pages.highest().ok_or("X86_PV_P2M_FRAMES must come before it")?;
         Ok(Pfn(highest.0 + 1))
     }
@@ -154,6 +163,7 @@ impl RestoreOps for PvRestore {
         target: &Target<'_>,
         progress: &mut RestoreProgress,
     ) -> Result<(), RestoreError> {
+        self.has_pages = true;
         if fills {
             let mut lookup = self.frames.lookup();
             let wanted = batch.iter().filter(|page| page.kind.is_populated()).map(|page| page.pfn);
@@ -217,13 +227,17 @@ impl RestoreOps for PvRestore {
                 let kind = RecordKind::PvP2mFrames;
                 let width = self.width_for(kind, offset)?;
                 let refused = |why| RestoreError::Unsupported { kind, offset, why };
+                if !self.vcpus.is_empty() {
+                    return Err(refused(BEFORE_VCPUS));
+                }
                 self.p2m_pages.add(width, first, last, &frames).map_err(refused)
             }
             Record::PvVcpu { part, vcpu, state } => {
                 let kind = RecordKind::of_vcpu(part);
                 let width = self.width_for(kind, offset)?;
                 let refused = |why| RestoreError::Unsupported { kind, offset, why };
-                self.vcpus.keep(width, vcpu, part, state).map_err(refused)
+                self.vcpus.keep(width, vcpu, part, state).map_err(refused)?;
+                if self.has_pages { Ok(()) } else { Err(refused("PAGE_DATA must come before it")) }
             }
             Record::SharedInfo(page) => {
                 self.width_for(RecordKind::SharedInfo, offset)?;

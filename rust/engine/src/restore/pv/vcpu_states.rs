@@ -72,6 +72,11 @@ impl VcpuStates {
         Self { count, states: BTreeMap::new() }
     }
 
+    /// Says whether the stream has had no vCPU's state yet.
+    pub(super) fn is_empty(&self) -> bool {
+        self.states.is_empty()
+    }
+
     /// Keeps a part of a vCPU's state; the last one of a kind holds. The error says why it is not valid.
     pub(super) fn keep(
         &mut self,

@@ -90,6 +90,25 @@ fn records_out_of_place_are_refused() {
 }
 
 #[test]
+fn memory_comes_before_the_vcpus() {
+    let guest = wide();
+    let vcpu = |out: &mut Vec<u8>| encode::pv_vcpu(out, VcpuPart::Xsave, 0, &[0; 16]).unwrap();
+    let frames =
+        |out: &mut Vec<u8>| encode::pv_p2m_frames(out, 0, HIGHEST as u32, &guest.p2m_pages()).unwrap();
+    let started = guest.start().pages([DATA.start]).with(vcpu);
+    for (stream, expected) in [
+        (guest.start().with(vcpu), RecordKind::PvVcpuXsave),
+        (Stream(started.0.clone()).pages([DATA.start + 1]), RecordKind::PageData),
+        (Stream(started.0).with(frames), RecordKind::PvP2mFrames),
+    ] {
+        let error = error_of(&stream.end());
+        let RestoreError::Unsupported { kind, why, .. } = error else { panic!("{error}") };
+        assert_eq!(kind, expected);
+        assert!(why.contains("before"), "{why}");
+    }
+}
+
+#[test]
 fn widths_and_levels_that_do_not_go_together() {
     for (width, levels) in [(8, 3), (4, 4)] {
         let error = error_of(&headers().with(|out| encode::pv_info(out, width, levels)).end());
