@@ -19,23 +19,23 @@ const RESULT: u64 = 8;
 pub(crate) fn hypercall(arg: u64) -> Result<c_int, i32> {
     let call: Hypercall = Memory::User.read(arg)?;
     faults::spend_call();
-    let [first, second, _, fourth, _] = call.arg;
+    let [first, second, third, fourth, _] = call.arg;
     let answer = match call.op {
         op::MULTICALL => multicall(first, second),
-        other => dispatch(other, first, second, fourth),
+        other => dispatch(other, [first, second, third, fourth]),
     }?;
     #[expect(clippy::cast_possible_truncation, reason = "ioctl returns an int, and so does the kernel's")]
     Ok(answer as c_int)
 }
 
-/// Answers a hypercall. The third argument is of no use in any of them.
-fn dispatch(number: u64, first: u64, second: u64, fourth: u64) -> Answer {
+/// Answers a hypercall.
+fn dispatch(number: u64, [first, second, third, fourth]: [u64; 4]) -> Answer {
     match number {
         op::DOMCTL => domctl::domctl(first),
         op::MEMORY_OP => memory_op::memory_op(first, second),
         op::SYSCTL => sysctl::sysctl(first),
         op::HVM_OP => small_ops::hvm_op(first, second),
-        op::MMUEXT_OP => machine::mmuext_op(first, second, fourth),
+        op::MMUEXT_OP => machine::mmuext_op(first, second, third, fourth),
         op::XEN_VERSION => small_ops::xen_version(first, second),
         op::SCHED_OP => small_ops::sched_op(first, second),
         _ => tally::unknown("hypercall", number),
@@ -47,9 +47,10 @@ fn multicall(list: u64, count: u64) -> Answer {
     tally::call(Kind::Multicall, Scope::Host, || {
         for number in 0..count {
             let place = list.wrapping_add(number.wrapping_mul(size_of::<MulticallEntry>() as u64));
-            let MulticallEntry { op, args: [first, second, _, fourth, ..], .. } =
+            let MulticallEntry { op, args: [first, second, third, fourth, ..], .. } =
                 Memory::Hypercall.read(place)?;
-            let result = dispatch(op, first, second, fourth).unwrap_or_else(|errno| -i64::from(errno));
+            let result =
+                dispatch(op, [first, second, third, fourth]).unwrap_or_else(|errno| -i64::from(errno));
             Memory::Hypercall.write(place.wrapping_add(RESULT), &result.cast_unsigned())?;
         }
         Ok(0)

@@ -67,8 +67,9 @@ fn answer(arg: u64, memory: Memory, chunks: &[u64]) -> Answer {
     Ok(0)
 }
 
-/// `mmuext_op`: page tables are pinned. Other operations are a guest's own and not played here.
-pub(crate) fn mmuext_op(list: u64, count: u64, subject: u64) -> Answer {
+/// `mmuext_op`: page tables are pinned, and if `done` is not null it gets their number. Other operations are a guest's own
+/// and not played here.
+pub(crate) fn mmuext_op(list: u64, count: u64, done: u64, subject: u64) -> Answer {
     let domain = u16::try_from(subject).ok().and_then(host::domain);
     let scope = host::scope(domain.as_deref());
     tally::call(Kind::Mmuext, scope, || {
@@ -79,8 +80,21 @@ pub(crate) fn mmuext_op(list: u64, count: u64, subject: u64) -> Answer {
         let size = size_of::<MmuextOp>() as u64;
         let op = |number| Memory::Hypercall.read(list.wrapping_add(number * size)).and_then(|op| pin(&op));
         let pins: Vec<PinOp> = (0..count).map(op).collect::<Result<_, _>>()?;
-        verb(host::sim().pin_tables(domid, &pins))?;
-        Ok(0)
+        let mut rest = pins.as_slice();
+        let result = loop {
+            match verb(host::sim().pin_tables(domid, rest)) {
+                Ok(pinned) => rest = rest.get(pinned..).unwrap_or_default(),
+                Err(errno) => break Err(errno),
+            }
+            if rest.is_empty() {
+                break Ok(0);
+            }
+        };
+        let pinned = u32::try_from(pins.len() - rest.len()).map_err(|_| libc::EINVAL)?;
+        if done != 0 {
+            Memory::Hypercall.write(done, &pinned)?;
+        }
+        result
     })
 }
 

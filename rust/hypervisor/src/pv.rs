@@ -59,8 +59,10 @@ pub trait PvVerbs: fmt::Debug {
         Err(unsupported("machphys_compat_mfn_list", domid))
     }
 
-    /// Pins page tables, in order (`__HYPERVISOR_mmuext_op`). `EINVAL` if the contents of one are not allowed.
-    fn pin_tables(&self, domid: Domid, _pins: &[PinOp]) -> Result<()> {
+    /// Pins page tables, in order (`__HYPERVISOR_mmuext_op`), and returns how many, from the front, it has pinned. If a later
+    /// one is refused, the next call, which begins with it, says why. So an error means that none was pinned, and the call
+    /// can be made again. `EINVAL` if the contents of the first are not allowed, or if it is pinned.
+    fn pin_tables(&self, domid: Domid, _pins: &[PinOp]) -> Result<usize> {
         Err(unsupported("mmuext_op pin", domid))
     }
 }

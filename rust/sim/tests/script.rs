@@ -159,7 +159,7 @@ fn call(host: &SimHost, domain: &SimDomain, verb: Verb) -> Result<()> {
         Verb::SetVcpuState => host.set_vcpu_state(id, 0, VcpuPart::Msrs, &[]),
         Verb::MapM2p => host.map_m2p(id).map(drop),
         Verb::CompatM2pFrame => host.compat_m2p_frame(id).map(drop),
-        Verb::PinTables => host.pin_tables(id, &[]),
+        Verb::PinTables => host.pin_tables(id, &[]).map(drop),
         Verb::Suspend | Verb::Resume => {
             let step = if verb == Verb::Suspend { domain.suspend() } else { domain.resume() };
             step.map_err(|error| match error {

@@ -72,21 +72,26 @@ impl CallHandle {
         check(answer).map(drop)
     }
 
-    /// Makes `count` operations on page tables of a domain.
+    /// Makes `count` operations on page tables of a domain. Their number, also before an error, is written to `done`, which
+    /// has 32 bits.
     ///
     /// # Safety
     ///
-    /// `operations` must lead to as many `mmuext_op`, and what these point to must be there.
+    /// `operations` must lead to as many `mmuext_op`, what these point to must be there, and `done` must lead to hypercall
+    /// memory of 4 bytes.
     pub(super) unsafe fn mmuext_op(
         &self,
         operations: *mut c_void,
         count: usize,
+        done: *mut c_void,
         domid: Domid,
     ) -> CallResult<()> {
         let (op, address) = (sys::__HYPERVISOR_mmuext_op, operations.expose_provenance() as u64);
         let (count, domid) = (count as u64, u64::from(domid.get()));
-        // SAFETY: the handle is open; the caller vouches for the operations. How many were done is not asked for.
-        let answer = unsafe { (self.functions.xencall4)(self.handle.as_ptr(), op, address, count, 0, domid) };
+        let done = done.expose_provenance() as u64;
+        // SAFETY: the handle is open; the caller vouches for the operations and the number.
+        let answer =
+            unsafe { (self.functions.xencall4)(self.handle.as_ptr(), op, address, count, done, domid) };
         check(answer).map(drop)
     }
 

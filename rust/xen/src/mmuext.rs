@@ -14,19 +14,31 @@ use crate::{buffer::HypercallBuffer, call::CallHandle, error::CallResult};
 const BATCH: usize = 1024;
 const OP_WORDS: usize = size_of::<sys::mmuext_op>() / size_of::<u64>();
 
-/// Pins tables, in order. Those before one that is refused stay pinned. `EINVAL` for a page type that is no table. Of a
-/// 32-bit guest, Xen takes an L4 without a word and pins nothing.
-pub(super) fn pin(call: &Arc<CallHandle>, domid: Domid, pins: &[PinOp]) -> CallResult<()> {
+/// Pins tables, in order, and returns how many it has pinned before one was refused. An error means none. `EINVAL` for a
+/// page type that is not a table's. For an L4 of a 32-bit guest, Xen reports success and pins nothing.
+pub(super) fn pin(call: &Arc<CallHandle>, domid: Domid, pins: &[PinOp]) -> CallResult<usize> {
     let ops = pins.iter().map(|pin| op(*pin).ok_or(Errno(libc::EINVAL)));
     let ops: Vec<[u64; OP_WORDS]> = ops.collect::<CallResult<_>>()?;
-    let mut list = HypercallBuffer::words_zeroed(call, BATCH.min(ops.len()) * OP_WORDS)?;
+    // The first word is for Xen's count, which has 32 bits.
+    let mut list = HypercallBuffer::words_zeroed(call, 1 + BATCH.min(ops.len()) * OP_WORDS)?;
+    let mut pinned = 0;
     for batch in ops.chunks(BATCH) {
-        list.words_mut().iter_mut().zip(batch.as_flattened()).for_each(|(to, from)| *to = *from);
-        let address = list.address();
-        // SAFETY: the list holds as many operations, and they pin by number of frame: nothing in them is an address.
-        unsafe { call.mmuext_op(address, batch.len(), domid) }?;
+        let words = [0].iter().chain(batch.as_flattened());
+        list.words_mut().iter_mut().zip(words).for_each(|(to, from)| *to = *from);
+        let done = list.address();
+        let operations = done.wrapping_byte_add(size_of::<u64>());
+        // SAFETY: the list holds as many operations, and they pin by number of frame: nothing in them is an address. The
+        // word in front of them is there for the count.
+        let result = unsafe { call.mmuext_op(operations, batch.len(), done, domid) };
+        let count = list.words().first().map_or(0, |word| *word & u64::from(u32::MAX));
+        pinned += usize::try_from(count).unwrap_or(batch.len()).min(batch.len());
+        match result {
+            Ok(()) => {}
+            Err(errno) if pinned == 0 => return Err(errno),
+            Err(_) => break,
+        }
     }
-    Ok(())
+    Ok(pinned)
 }
 
 /// Returns the words of a `mmuext_op`: the command, the frame, and an argument that pinning does not have.

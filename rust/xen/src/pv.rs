@@ -51,7 +51,7 @@ impl PvVerbs for XenHost {
         self.verb("machphys_compat_mfn_list", domid, |host| m2p::compat_frame(&host.call))
     }
 
-    fn pin_tables(&self, domid: Domid, pins: &[PinOp]) -> Result<()> {
+    fn pin_tables(&self, domid: Domid, pins: &[PinOp]) -> Result<usize> {
         self.verb("mmuext_op pin", domid, |host| mmuext::pin(&host.call, domid, pins))
     }
 }

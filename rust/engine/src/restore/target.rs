@@ -3,8 +3,8 @@
 //! does while it works or waits: it lets the caller interrupt it, reports progress, limits how long the stream may stall,
 //! and ends when the domain is no longer its own.
 //!
-//! What is busy is decided by [`HypervisorError::is_transient`], for every call but pinning, which may have done some of its
-//! work. A page of a mapping that has an errno of its own is not mapped again: Xen's library
+//! Every call is made again by the same rule, [`HypervisorError::is_transient`]. A call that does part of its work says so
+//! instead of failing: populating and pinning. A page of a mapping that has an errno of its own is not mapped again: Xen's library
 //! itself waits for a page that is paged out.
 
 use std::{
@@ -76,14 +76,6 @@ impl<'a> Target<'a> {
         mut call: impl FnMut(&dyn Hypervisor, Domid) -> Result<T, HypervisorError>,
     ) -> Result<T, RestoreError> {
         Ok(self.watch.borrow_mut().retry(|| call(self.host, self.domid))?)
-    }
-
-    /// Makes a call that must not be made again.
-    pub(super) fn call_once<T>(
-        &self,
-        call: impl FnOnce(&dyn Hypervisor, Domid) -> Result<T, HypervisorError>,
-    ) -> Result<T, RestoreError> {
-        Ok(call(self.host, self.domid)?)
     }
 
     /// Gives the domain a 4 KiB page at each pfn and returns their frames.

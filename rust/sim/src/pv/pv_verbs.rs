@@ -171,10 +171,12 @@ impl PvVerbs for SimHost {
         self.on_pv(Verb::CompatM2pFrame, domid, |_, guest| Ok(guest.pv.machine.compat_m2p()))
     }
 
-    fn pin_tables(&self, domid: Domid, pins: &[PinOp]) -> Result<()> {
+    fn pin_tables(&self, domid: Domid, pins: &[PinOp]) -> Result<usize> {
         self.on_pv(Verb::PinTables, domid, |domain, guest| {
             let _life = lock(&domain.life);
-            no_errno(pins.iter().all(|op| guest.pin(op)), libc::EINVAL)
+            let pinned = pins.iter().take_while(|op| guest.pin(op)).count();
+            no_errno(pinned > 0 || pins.is_empty(), libc::EINVAL)?;
+            Ok(pinned)
         })
     }
 }

@@ -2,7 +2,7 @@
 //! What END does to the domain's pages as a whole: pages that never came get zeroes, page tables are pinned, and holes are
 //! taken away.
 
-use xenmig_hypervisor::{Access, PinOp};
+use xenmig_hypervisor::{Access, HypervisorError, PinOp};
 use xenmig_types::{Gfn, PageType, Pfn};
 
 use super::{
@@ -15,6 +15,9 @@ use super::{
     frame_map::FrameMap,
 };
 use crate::bitmap::MAX_BATCH_PAGES;
+
+/// `EIO` of Linux: a hypervisor that neither pins a table nor says why not.
+const EIO: i32 = 5;
 
 /// Fills pages with zeroes that the domain was given because a page table refers to them, and that never came: Xen does not
 /// scrub everything that it gives.
@@ -33,7 +36,8 @@ pub(super) fn zero_unfilled(
 
 /// Pins the page tables that were pinned. Xen keeps them read-only from then on.
 ///
-/// A call is not made again: some of its tables may be pinned, and pinning a table twice is an error.
+/// A call may pin only some of its tables, and the next one then begins with the first that is not pinned: pinning a table
+/// twice is an error.
 pub(super) fn pin(
     frames: &FrameMap,
     target: &Target<'_>,
@@ -41,8 +45,14 @@ pub(super) fn pin(
 ) -> Result<(), RestoreError> {
     let pinned = frames.entries().filter(|entry| entry.kind.is_pinned());
     let pins: Vec<PinOp> = pinned.map(|entry| PinOp { frame: entry.frame, kind: entry.kind }).collect();
-    for batch in pins.chunks(MAX_BATCH_PAGES) {
-        target.call_once(|host, domid| host.pin_tables(domid, batch))?;
+    let mut rest = pins.as_slice();
+    while !rest.is_empty() {
+        let batch = rest.get(..MAX_BATCH_PAGES).unwrap_or(rest);
+        let pinned = target.call(|host, domid| match host.pin_tables(domid, batch)? {
+            0 => Err(HypervisorError::call("mmuext_op pin", domid, EIO)),
+            pinned => Ok(pinned),
+        })?;
+        rest = rest.get(pinned..).unwrap_or_default();
         target.attend(progress)?;
     }
     Ok(())

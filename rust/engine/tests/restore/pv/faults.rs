@@ -40,21 +40,39 @@ fn each_call_of_each_verb_can_fail() {
 }
 
 #[test]
-fn a_busy_host_is_asked_again_but_not_to_pin() {
+fn a_busy_host_is_asked_again() {
     let guest = PvGuest::new(GuestWidth::Bits32);
     for (verb, count) in counts(&guest) {
         let host = PvHost::new(100);
         host.refuse(Refusal { verb, after: count - 1, times: 3, errno: EBUSY });
-        let result = restore_pv(&host, &guest.stream());
-        if verb == "pin_tables" {
-            let error = result.unwrap_err().error;
-            assert!(matches!(error, RestoreError::Hypervisor(_)), "{error}");
-            continue;
-        }
-        result.unwrap();
+        restore_pv(&host, &guest.stream()).unwrap();
         guest.check(&host);
         assert_eq!(host.counts()[verb], count + 3);
     }
+}
+
+#[test]
+fn tables_that_were_pinned_before_the_host_was_busy_are_not_pinned_twice() {
+    let guest = PvGuest::new(GuestWidth::Bits64);
+    for after in 0..2 {
+        let host = PvHost::new(100);
+        host.pin_at_most(1);
+        host.refuse(Refusal { verb: "pin_tables", after, times: 3, errno: EBUSY });
+        restore_pv(&host, &guest.stream()).unwrap();
+        guest.check(&host);
+        assert_eq!((host.pinned().len(), host.counts()["pin_tables"]), (2, 5));
+    }
+}
+
+#[test]
+fn a_host_that_pins_nothing_and_does_not_say_why_is_not_asked_for_ever() {
+    let host = PvHost::new(100);
+    host.pin_at_most(0);
+    let error = restore_pv(&host, &PvGuest::new(GuestWidth::Bits64).stream()).unwrap_err().error;
+    assert!(
+        matches!(error, RestoreError::Hypervisor(HypervisorError::Call { errno: Errno(5), .. })),
+        "{error}"
+    );
 }
 
 #[test]

@@ -45,6 +45,8 @@ struct State {
     /// Frames that are in use as page tables, with their levels.
     tables: BTreeMap<u64, u8>,
     pinned: BTreeSet<u64>,
+    /// How many tables a call pins at most.
+    pins_per_call: Option<usize>,
     vcpus: BTreeMap<(u32, &'static str), Vec<u8>>,
     calls: Vec<Call>,
     counts: BTreeMap<&'static str, u32>,
@@ -89,6 +91,11 @@ impl PvHost {
     /// Makes a verb fail.
     pub(crate) fn refuse(&self, refusal: Refusal) {
         self.state().refusal = Some(refusal);
+    }
+
+    /// Has a call pin only this many tables.
+    pub(crate) fn pin_at_most(&self, count: usize) {
+        self.state().pins_per_call = Some(count);
     }
 
     /// Returns how often a verb was asked for a frame that is not the domain's.

@@ -28,8 +28,9 @@ impl PvVerbs for PvHost {
         Ok(())
     }
 
-    fn pin_tables(&self, _domid: Domid, pins: &[PinOp]) -> Result<()> {
+    fn pin_tables(&self, _domid: Domid, pins: &[PinOp]) -> Result<usize> {
         let mut state = self.enter("pin_tables")?;
+        let pins = &pins[..pins.len().min(state.pins_per_call.unwrap_or(usize::MAX))];
         for pin in pins {
             state.strays += u32::from(!state.m2p.contains_key(&pin.frame.0));
             let valid = self.use_table(&mut state, pin.frame.0, pin.kind.number() & 7);
@@ -37,6 +38,6 @@ impl PvVerbs for PvHost {
             self.require(valid, "pin_tables", EINVAL)?;
         }
         state.calls.push(Call::Pin(pins.iter().map(|pin| pin.frame.0).collect()));
-        Ok(())
+        Ok(pins.len())
     }
 }
