@@ -10,6 +10,7 @@ __all__ = [
     "DEBUG_BUILD",
     "PAGE_SIZE",
     "PrecopyStats",
+    "RestoreEvent",
     "RestoreProgress",
     "RestoreResult",
     "RoundStats",
@@ -221,6 +222,22 @@ class RestoreProgress:
     def to_dict(self) -> dict[str, Any]: ...
 
 @final
+class RestoreEvent:
+    """Something that happened in a restore."""
+
+    @property
+    def kind(self) -> Literal["stage", "progress"]: ...
+    @property
+    def stage(
+        self,
+    ) -> Literal["headers", "static_data", "memory", "verify", "end", "complete"] | None: ...
+    @property
+    def progress(self) -> RestoreProgress: ...
+    @property
+    def elapsed_s(self) -> float: ...
+    def to_dict(self) -> dict[str, Any]: ...
+
+@final
 class RestoreResult:
     @property
     def domid(self) -> int: ...
@@ -370,5 +387,7 @@ def restore(
     console_domid: int,
     static_data_done: Callable[[int], object] | None,
     on_progress: Callable[[RestoreProgress], object] | None,
+    on_event: Callable[[RestoreEvent], object] | None,
     progress_interval_s: float,
+    stall_timeout_s: float | None,
 ) -> RestoreResult: ...

@@ -12,7 +12,7 @@ from xenmig.host import native_host
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from xenmig._native import RestoreProgress, RestoreResult
+    from xenmig._native import RestoreEvent, RestoreProgress, RestoreResult
     from xenmig.descriptor import Stream
     from xenmig.host import AnyHost
 
@@ -30,13 +30,15 @@ def restore(  # noqa: PLR0913 - the optional ones are keywords
     console_domid: int = 0,
     static_data_done: Callable[[int], object] | None = None,
     on_progress: Callable[[RestoreProgress], object] | None = None,
+    on_event: Callable[[RestoreEvent], object] | None = None,
     progress_interval_s: float = 0.1,
+    stall_timeout_s: float | None = None,
 ) -> RestoreResult:
     """Restores a libxc migration stream, version 2 or 3, into an empty domain.
 
     The domain must exist, have no memory yet, and may have as many pages as the saved one. On success it is
-    whole and does not run yet: start it when the other side has let go of the original. On failure destroy
-    it.
+    complete and does not run yet: start it when the other side has let go of the original. On failure destroy
+    it. A restore fails if another program destroys or starts its domain, which is checked once a second.
 
     A guest of Xen's is connected to its toolstack by two event channels, which the toolstack allocates in the
     new domain beforehand. With them the pages that the guest shares with xenstore, its console and its device
@@ -65,7 +67,12 @@ def restore(  # noqa: PLR0913 - the optional ones are keywords
             ``xenguest.h``). What is there is set by then. What is missing is the caller's to set: streams of
             Xen before 4.14 have none of it. An exception ends the restore, and comes out unchanged.
         on_progress: Called with what has arrived, at most every `progress_interval_s`.
+        on_event: Called with everything that happens: each stage that is reached, and the progress.
         progress_interval_s: Least time between two calls of `on_progress`, in seconds.
+        stall_timeout_s: How long the sender may send nothing, in seconds. Then the restore fails with a
+            TransportError of ``ETIMEDOUT``. ``None`` waits for ever: a sender may pause a migration for as
+            long as it likes. The timeout of a socket (``settimeout``) limits it in the same way; the shorter
+            one holds.
 
     Returns:
         What was received, and in `store_gfn` and `console_gfn` where the shared pages are, of which the
@@ -73,9 +80,10 @@ def restore(  # noqa: PLR0913 - the optional ones are keywords
 
     Raises:
         StreamError: The stream is truncated, corrupt, or not one that can be restored.
-        TransportError: `source` is closed, cannot carry a stream, or failed.
-        HypercallError: The hypervisor refused a call; ``ESRCH`` if there is no such domain.
-        DomainRefused: The domain cannot be restored into as it is, or is not of the stream's kind.
+        TransportError: `source` is closed, cannot carry a stream, failed, or stalled (``ETIMEDOUT``).
+        HypercallError: The hypervisor refused a call; ``ESRCH`` if there is no such domain, or not any more.
+        DomainRefused: The domain cannot be restored into as it is, is not of the stream's kind, or was
+            started by another program.
         TypeError: An argument is of the wrong type, or `source` is an object that would be bypassed: a TLS
             socket, a compressing file.
         ValueError: A number is out of range; one event channel is given without the other; or `source` is a
@@ -97,6 +105,7 @@ def restore(  # noqa: PLR0913 - the optional ones are keywords
     """
     native = native_host(host)
     with opened("source", source) as descriptor:
+        limits = [limit for limit in (stall_timeout_s, descriptor.timeout_s) if limit is not None]
         return _native.restore(
             native,
             domid,
@@ -107,5 +116,7 @@ def restore(  # noqa: PLR0913 - the optional ones are keywords
             console_domid=console_domid,
             static_data_done=static_data_done,
             on_progress=on_progress,
+            on_event=on_event,
             progress_interval_s=progress_interval_s,
+            stall_timeout_s=min(limits, default=None),
         )

@@ -21,6 +21,7 @@ mod host;
 mod policy;
 mod record;
 mod restore;
+mod restore_event;
 mod results;
 mod save;
 mod sim;
@@ -38,6 +39,7 @@ mod _native {
     use crate::{
         event::PySaveEvent,
         restore::restore,
+        restore_event::PyRestoreEvent,
         results::{PyRestoreProgress, PyRestoreResult, PySaveResult},
         save::save,
         sim::{PySimDomain, PySimHost},

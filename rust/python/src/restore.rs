@@ -22,6 +22,7 @@ use crate::{
     endpoint,
     errors::{self, Aftermath, Raise},
     host::AnyHost,
+    restore_event::PyRestoreEvent,
     results::{PyRestoreProgress, PyRestoreResult, Restored},
 };
 
@@ -29,7 +30,7 @@ use crate::{
 #[pyfunction]
 #[pyo3(signature = (
     host, domid, fd, *, store_evtchn, store_domid, console_evtchn, console_domid, static_data_done, on_progress,
-    progress_interval_s,
+    on_event, progress_interval_s, stall_timeout_s,
 ))]
 #[expect(clippy::too_many_arguments, reason = "each is a keyword in Python")]
 pub(crate) fn restore(
@@ -43,7 +44,9 @@ pub(crate) fn restore(
     console_domid: DomidArg,
     static_data_done: Option<&Bound<'_, PyAny>>,
     on_progress: Option<&Bound<'_, PyAny>>,
+    on_event: Option<&Bound<'_, PyAny>>,
     #[pyo3(from_py_with = real)] progress_interval_s: f64,
+    stall_timeout_s: Option<f64>,
 ) -> PyResult<PyRestoreResult> {
     let channels = match (store_evtchn, console_evtchn) {
         (Some(store), Some(console)) => Some(Channels {
@@ -59,11 +62,13 @@ pub(crate) fn restore(
     let options = RestoreOptions {
         channels,
         progress_interval: seconds("progress_interval_s", progress_interval_s)?,
+        stall_timeout: stall_timeout_s.map(|value| seconds("stall_timeout_s", value)).transpose()?,
         ..RestoreOptions::default()
     };
     let mut caller = Receiver {
         static_data_done: optional("static_data_done", static_data_done)?,
         on_progress: optional("on_progress", on_progress)?,
+        on_event: optional("on_event", on_event)?,
     };
     let mut source = endpoint::source(py, fd)?;
     let report = detached(py, || {
@@ -80,6 +85,7 @@ const MISSING_MSR: u32 = 2;
 struct Receiver {
     static_data_done: Option<Py<PyAny>>,
     on_progress: Option<Py<PyAny>>,
+    on_event: Option<Py<PyAny>>,
 }
 
 impl RestoreCaller for Receiver {
@@ -90,6 +96,9 @@ impl RestoreCaller for Receiver {
     }
 
     fn observe(&mut self, event: &RestoreEvent) -> Result<(), CallerError> {
+        if let Some(on_event) = &self.on_event {
+            attached(|py| on_event.call1(py, (PyRestoreEvent::from(event),)).map(drop))?;
+        }
         let (Some(on_progress), RestoreEvent::Progress(progress)) = (&self.on_progress, event) else {
             return Ok(());
         };
@@ -119,7 +128,7 @@ impl Raise for RestoreFailure {
         match error {
             RestoreError::Interrupted(error)
             | RestoreError::StaticData(error)
-            | RestoreError::Progress(error) => errors::passed_through(py, error, nothing),
+            | RestoreError::Observer(error) => errors::passed_through(py, error, nothing),
             RestoreError::Hypervisor(error) => errors::hypervisor(py, &error, nothing),
             RestoreError::Param { error: HypervisorError::Call { op, errno, .. }, .. } => {
                 errors::hypercall(py, op, domid, errno, message, nothing)

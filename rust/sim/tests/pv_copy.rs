@@ -239,6 +239,11 @@ fn what_xen_refuses_is_refused() {
         assert_eq!(set_bits(&dirty), [map.data[0].0, map.data[2].0]);
         assert_eq!(errno(pin(data, PageType::L2)), libc::EINVAL);
         assert_eq!(types(&host, &to, &[data]), [PageType::L2Pinned]);
+        // Tables before one that is refused are pinned, and counted.
+        let pins = [(below, PageType::L1), (data, PageType::L2)].map(|(frame, kind)| PinOp { frame, kind });
+        assert_eq!(host.pin_tables(id, &pins), Ok(1));
+        assert_eq!(errno(host.pin_tables(id, &pins[1..])), libc::EINVAL);
+        assert_eq!(types(&host, &to, &[below]), [PageType::L1Pinned]);
 
         // A vCPU's frames are the guest's, and stay what they are.
         let good = context(&host, &to, 0)[..width.context_bytes()].to_vec();

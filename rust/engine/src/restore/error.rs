@@ -40,8 +40,8 @@ pub enum RestoreError {
     #[error("the static_data_done callback failed: {0}")]
     StaticData(CallerError),
     /// The caller's observer failed.
-    #[error("the progress callback failed: {0}")]
-    Progress(CallerError),
+    #[error("the observer failed: {0}")]
+    Observer(CallerError),
     /// The domain or the stream is not of a kind that can be restored.
     #[error("domain {domid} cannot be restored: {why}")]
     Refused {

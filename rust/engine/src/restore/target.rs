@@ -131,7 +131,7 @@ impl<'a> Target<'a> {
 
     /// Tells the caller of an event.
     pub(super) fn observe(&self, event: &RestoreEvent) -> Result<(), RestoreError> {
-        self.watch.borrow_mut().caller.observe(event).map_err(RestoreError::Progress)
+        self.watch.borrow_mut().caller.observe(event).map_err(RestoreError::Observer)
     }
 
     /// Lets the caller interrupt the restore and hear of its progress, and looks at the domain, each if it is time.

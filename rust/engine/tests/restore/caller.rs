@@ -110,7 +110,7 @@ fn an_error_of_progress_comes_out_as_it_is() {
     let (host, domain) = target();
     let mut caller = Counting { fail_progress: Some(3), ..Counting::default() };
     let failure = restore_with(&host, &domain, &Stream::typical(), &every_time(), &mut caller).unwrap_err();
-    let RestoreError::Progress(error) = failure.error else { panic!("{failure}") };
+    let RestoreError::Observer(error) = failure.error else { panic!("{failure}") };
     assert_eq!(error.downcast_ref(), Some(&Enough));
     assert_eq!(caller.progress.len(), 3);
 }

@@ -90,7 +90,7 @@ fn an_observer_can_end_the_restore_at_each_stage() {
         let mut observer = Observer { fail_at: Some(stage), ..Observer::default() };
         let options = RestoreOptions::default();
         let failure = restore_with(&host, &domain, &Stream::typical(), &options, &mut observer).unwrap_err();
-        assert!(matches!(failure.error, RestoreError::Progress(_)), "{stage}: {failure}");
+        assert!(matches!(failure.error, RestoreError::Observer(_)), "{stage}: {failure}");
         assert_eq!(observer.stages().last().map(RestoreStage::name), Some(stage));
     }
 }
