@@ -2,7 +2,7 @@
 """The arguments that a policy was made with: kept when it is made, shown by its ``repr``, compared by ``==``.
 
 :class:`~xenmig.BasePolicy` wraps the constructor of each class that derives from it, so a policy's author has
-nothing to do for this. What a policy remembers between consults is no argument and plays no part here.
+nothing to do for this. What a policy remembers between consults is not an argument and plays no part here.
 """
 
 from __future__ import annotations

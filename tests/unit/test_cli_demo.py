@@ -249,7 +249,7 @@ def test_a_policy_that_ends_the_migration(policy: str, status: int, message: str
         (["--memory", "8M"], "--memory: '8M' of memory: a simulated domain has 64 MiB to 64 GiB"),
         (["--memory", "65G"], "64 MiB to 64 GiB"),
         (["--memory", "256"], "is no size of memory: write it as 256M, 1G or 512MiB"),
-        (["--image", "/dev/zero"], "--image: /dev/zero is no ordinary file"),
+        (["--image", "/dev/zero"], "--image: /dev/zero is not an ordinary file"),
         (["--policy", "nonsense"], "--policy: no policy 'nonsense': give one of libxc, downtime"),
         (["--policy", "stop-after"], "--policy: stop-after: StopAfter needs a limit"),
     ],

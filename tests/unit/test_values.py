@@ -18,17 +18,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import xenmig
-from xenmig import Decision, PrecopyStats, RestoreProgress, RestoreResult, RoundStats, SaveResult
+from xenmig import (
+    Decision,
+    PrecopyStats,
+    RestoreProgress,
+    RestoreResult,
+    RoundStats,
+    SaveEvent,
+    SaveResult,
+    _native,
+)
 from xenmig.policies import DowntimeTarget
 from xenmig.sim import Host, HotCold, Idle, Phase, Phased, Pv, Scripted, Step, Uniform, Workload
 
 if TYPE_CHECKING:
     from xenmig.sim import Domain
 
-Record = PrecopyStats | RestoreProgress | RestoreResult | RoundStats | SaveResult
+Record = PrecopyStats | RestoreProgress | RestoreResult | RoundStats | SaveEvent | SaveResult
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
-PHASES = ["before_round", "batch", "after_round", "stop_and_copy", "verify"]
+PHASES = ["before_round", "batch", "after_round", "waiting", "stop_and_copy", "verify"]
 
 counts = st.integers(0, 2**64 - 1)
 seconds = st.floats(0, 1e9)
@@ -60,19 +69,22 @@ statistics = st.fixed_dictionaries({}, optional=FIELDS).map(lambda fields: Preco
 
 @pytest.fixture
 def records(host: Host, domain: Domain, empty_domain: Domain, tmp_path: Path) -> list[Record]:
-    """One of each kind, as a save and a restore make them."""
+    """At least one of each kind, as a save and a restore make them."""
     seen: list[Record] = []
+    events: list[SaveEvent] = []
 
     def stop(stats: PrecopyStats) -> Decision:
         seen.append(stats)
         return Decision.STOP_AND_COPY
 
     with (tmp_path / "image").open("wb") as out:
-        saved = xenmig.save(domain.domid, out, host=host, policy=stop)
+        saved = xenmig.save(domain.domid, out, host=host, policy=stop, on_event=events.append)
     progress: list[Record] = []
     with (tmp_path / "image").open("rb") as source:
         restored = xenmig.restore(empty_domain.domid, source, host=host, on_progress=progress.append)
-    return [seen[0], saved, saved.passes[0], restored, progress[-1]]
+    one_of_each = {event.kind: event for event in events}
+    assert set(one_of_each) >= {"stage", "consult", "round"}
+    return [seen[0], saved, saved.passes[0], *one_of_each.values(), restored, progress[-1]]
 
 
 def made_of(record: Record, fields: object) -> Record:
@@ -92,6 +104,7 @@ def assert_same(left: Record, right: object) -> None:
 
 def test_every_record_survives_pickling_and_copying(records: list[Record]) -> None:
     assert {type(record) for record in records} == set(get_args(Record))
+    assert {each for each in vars(_native).values() if hasattr(each, "to_dict")} == set(get_args(Record))
     for record in records:
         for protocol in PROTOCOLS:
             assert_same(record, pickle.loads(pickle.dumps(record, protocol)))  # noqa: S301 - our own
@@ -218,7 +231,7 @@ def test_derived_fields_must_agree() -> None:
     ("fields", "error", "message"),
     [
         ({"mood": 1}, TypeError, "PrecopyStats has no field 'mood'"),
-        ({"iteration": True}, TypeError, "iteration: True is not an integer"),
+        ({"iteration": True}, TypeError, "iteration: True is a bool: give an integer"),
         ({"iteration": 2**32}, ValueError, "iteration: 4294967296 is out of range"),
         ({"bytes_sent": -1}, ValueError, "bytes_sent: -1 is out of range: give 0 to 2"),
         ({"phase": "later"}, ValueError, "phase: .*'before_round', 'batch'"),

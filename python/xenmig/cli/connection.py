@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The demo's connection to the process that restores: a pair of unix sockets, or TCP over the loopback.
 
-A unix socket pair is inherited, so nobody else can have an end of it. A TCP port can be connected to by every
-process of the machine, and what goes through it is a guest's memory. So the receiver must first present a
-token that only its parent has told it, over its standard input; without it a connection is closed and none of
-the guest's bytes go there.
+A unix socket pair is inherited, so no other process can have an end of it. Every process on the machine can
+connect to a TCP port, and what goes through it is a guest's memory. So the receiver must first present a
+token that it gets from its parent over its standard input; a connection without the token is closed before
+any of the guest's bytes are sent.
 
 ::
 
@@ -55,7 +55,7 @@ def accept(
         is_alive: Whether the peer can still come.
 
     Raises:
-        TimeoutError: Nobody presented it in time.
+        TimeoutError: No connection presented it in time.
         ConnectionAbortedError: The peer is dead.
     """
     deadline = time.monotonic() + timeout_s
@@ -78,7 +78,7 @@ def connect(port: int, token: bytes) -> socket.socket:
     """Connects to a port of the loopback and presents the token.
 
     Raises:
-        OSError: Nobody listens there.
+        OSError: The connection was refused.
     """
     connection = socket.create_connection((_LOOPBACK, port))
     connection.sendall(token)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """``xenmig demo``: a whole live migration on one machine, without Xen.
 
-From the options to a plan; :mod:`xenmig.cli.migration` carries it out; then the report, or what went wrong.
+Turns the options into a plan, which :mod:`xenmig.cli.migration` carries out, and prints the report or the
+error.
 """
 
 from __future__ import annotations
@@ -130,7 +131,7 @@ def demo(  # noqa: PLR0913 - one for each option
 def _memory_bytes(memory: str | None, image: Path | None) -> int:
     """Returns the guest's RAM: as asked for, or whole MiB that hold the image, or the default."""
     if image is not None and not image.is_file():
-        raise DemoError(f"--image: {image} is no ordinary file", WRONG_OPTION)
+        raise DemoError(f"--image: {image} is not an ordinary file", WRONG_OPTION)
     if memory is None and image is not None:
         mib = max(-(-image.stat().st_size >> 20), MIN_MEMORY_BYTES >> 20)
         memory = f"{mib}M"

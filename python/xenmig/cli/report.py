@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the demo says at the end: as tables for people, as one JSON object for programs."""
+"""The demo's report: tables for people, one JSON object for programs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Report"]
 
 _SHOWN_PASSES = 12
-"""So many rounds are listed; of more, the first and the last ones."""
+"""At most this many rounds are listed: the first and the last ones."""
 
 _NAMES = {"stop_and_copy": "final", "verify": "verify"}
 
@@ -29,7 +29,7 @@ class Report:
     """One migration, from both sides.
 
     Attributes:
-        settings: What was asked for, as the JSON object shows it.
+        settings: The options, as the JSON object shows them.
         saved: The sender's result.
         received: The receiver's answer.
         fingerprint: The guest's fingerprint while suspended, after the save.

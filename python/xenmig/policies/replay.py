@@ -37,7 +37,7 @@ def replay(policy: Policy, trace: Iterable[PrecopyStats | Mapping[str, Any]]) ->
         decision without a reason has an empty one.
 
     Raises:
-        PolicyError: `policy` is no policy, or answers no decision.
+        PolicyError: `policy` is not a policy, or its answer is not a decision.
         TypeError: A dictionary has a field that statistics do not have, or a value of the wrong type.
         ValueError: A value is out of range, or contradicts the other fields.
 

@@ -7,7 +7,7 @@ use pyo3::{
     IntoPyObjectExt,
     exceptions::{PyTypeError, PyValueError},
     prelude::*,
-    types::{PyBool, PyList},
+    types::PyList,
 };
 use xenmig_engine::Phase;
 
@@ -43,9 +43,6 @@ macro_rules! integers {
             }
 
             fn take(value: &Bound<'_, PyAny>) -> PyResult<Self> {
-                if value.is_instance_of::<PyBool>() {
-                    return Err(not_a("an integer", value));
-                }
                 args::integer(value.as_borrowed(), concat!("give 0 to ", $range))
             }
         }
@@ -71,10 +68,7 @@ impl Field for f64 {
     }
 
     fn take(value: &Bound<'_, PyAny>) -> PyResult<Self> {
-        if value.is_instance_of::<PyBool>() {
-            return Err(not_a("a number", value));
-        }
-        let number: Self = value.extract()?;
+        let number = args::real(value)?;
         if number >= 0.0 {
             Ok(number)
         } else {
