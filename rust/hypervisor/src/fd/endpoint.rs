@@ -3,15 +3,22 @@
 //! to wait on one without losing the ability to stop.
 
 use std::{
-    ffi::CString,
     io,
     os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+    time::Duration,
 };
 
-use crate::fd::socket::{self, SocketSettings};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    fs::{FileType, Mode, OFlags, fcntl_getfl, fstat, open},
+    net::{SocketType, sockopt},
+};
+
+use crate::fd::socket::SocketSettings;
 
 /// How long a wait lasts before the caller is asked again whether to go on.
-pub(crate) const WAIT_MS: libc::c_int = 100;
+pub(crate) const WAIT: Duration = Duration::from_millis(100);
+const WAIT_IN_POLL: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
 /// Asked at least every 100 ms while a stream's other end is not ready, with the number of bytes that the stream has moved so
 /// far; it answers whether to go on.
@@ -73,33 +80,35 @@ impl Endpoint {
             return Err(io::Error::from_raw_os_error(libc::EBADF));
         }
         // SAFETY: F_DUPFD_CLOEXEC takes any number; one that is no open descriptor gives EBADF.
-        let copy = check(unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3) })?;
+        let copy = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3) };
+        if copy < 0 {
+            return Err(io::Error::last_os_error());
+        }
         // SAFETY: the kernel has just made this descriptor for us alone.
         let fd = unsafe { OwnedFd::from_raw_fd(copy) };
-        // SAFETY: F_GETFL only reads.
-        let flags = check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) })?;
+        let flags = fcntl_getfl(&fd)?;
         let wrong = match direction {
-            Direction::Read => libc::O_WRONLY,
-            Direction::Write => libc::O_RDONLY,
+            Direction::Read => OFlags::WRONLY,
+            Direction::Write => OFlags::RDONLY,
         };
-        if flags & libc::O_PATH != 0 || flags & libc::O_ACCMODE == wrong {
+        if flags.contains(OFlags::PATH) || flags & OFlags::ACCMODE == wrong {
             return Err(io::Error::from_raw_os_error(libc::EBADF));
         }
-        let kind = file_type(&fd)?;
+        let kind = FileType::from_raw_mode(fstat(&fd)?.st_mode);
         let (fd, manner) = match kind {
-            libc::S_IFREG | libc::S_IFBLK => (fd, Manner::Plain),
-            libc::S_IFCHR => (fd, Manner::NoWait),
+            FileType::RegularFile | FileType::BlockDevice => (fd, Manner::Plain),
+            FileType::CharacterDevice => (fd, Manner::NoWait),
             // RWF_NOWAIT on pipes is of Linux 6.5: before that, only our own description helps.
-            libc::S_IFIFO => match reopen(&fd, direction) {
+            FileType::Fifo => match reopen(&fd, direction) {
                 Ok(own) => (own, Manner::Plain),
                 Err(_) => (fd, Manner::NoWait),
             },
-            libc::S_IFSOCK if socket::kind(&fd)? == libc::SOCK_STREAM => (fd, Manner::DontWait),
-            libc::S_IFSOCK => return Err(io::Error::from_raw_os_error(libc::EPROTOTYPE)),
-            libc::S_IFDIR => return Err(io::Error::from_raw_os_error(libc::EISDIR)),
+            FileType::Socket if sockopt::socket_type(&fd)? == SocketType::STREAM => (fd, Manner::DontWait),
+            FileType::Socket => return Err(io::Error::from_raw_os_error(libc::EPROTOTYPE)),
+            FileType::Directory => return Err(io::Error::from_raw_os_error(libc::EISDIR)),
             _ => return Err(io::Error::from_raw_os_error(libc::EINVAL)),
         };
-        let blocking = flags & libc::O_NONBLOCK == 0;
+        let blocking = !flags.contains(OFlags::NONBLOCK);
         let (manner, before) = match manner {
             Manner::DontWait => match SocketSettings::exchange(&fd, direction, blocking) {
                 Ok(before) if blocking => (Manner::Timed, Some(before)),
@@ -108,7 +117,7 @@ impl Endpoint {
             },
             manner => (manner, None),
         };
-        Ok(Self { fd, direction, manner, is_pipe: kind == libc::S_IFIFO, before })
+        Ok(Self { fd, direction, manner, is_pipe: kind == FileType::Fifo, before })
     }
 
     pub(crate) fn raw(&self) -> RawFd {
@@ -132,7 +141,7 @@ impl Endpoint {
             Some(libc::EINTR) => {}
             Some(libc::EAGAIN) if self.manner == Manner::Timed => {}
             Some(libc::EAGAIN) => self.poll()?,
-            // This kind of file has no way not to block (a terminal, an old kernel): block, then.
+            // This kind of file cannot be kept from blocking (a terminal, an old kernel): let it.
             Some(libc::EOPNOTSUPP | libc::ENOSYS) if self.manner == Manner::NoWait => {
                 self.manner = Manner::Plain;
                 return Ok(());
@@ -144,13 +153,11 @@ impl Endpoint {
 
     fn poll(&self) -> io::Result<()> {
         let events = match self.direction {
-            Direction::Read => libc::POLLIN,
-            Direction::Write => libc::POLLOUT,
+            Direction::Read => PollFlags::IN,
+            Direction::Write => PollFlags::OUT,
         };
-        let mut poll = libc::pollfd { fd: self.raw(), events, revents: 0 };
-        // SAFETY: one pollfd, as the count says, borrowed for the call.
-        match check(unsafe { libc::poll(&raw mut poll, 1, WAIT_MS) }) {
-            Err(error) if error.raw_os_error() != Some(libc::EINTR) => Err(error),
+        match poll(&mut [PollFd::new(&self.fd, events)], Some(&WAIT_IN_POLL)) {
+            Err(error) if error != rustix::io::Errno::INTR => Err(error.into()),
             _ => Ok(()),
         }
     }
@@ -163,11 +170,6 @@ pub(crate) fn gathered(pieces: *const libc::iovec, count: usize) -> libc::msghdr
     message.msg_iov = pieces.cast_mut();
     message.msg_iovlen = count;
     message
-}
-
-/// The result of a libc call that says -1 for an error.
-pub(crate) fn check(result: libc::c_int) -> io::Result<libc::c_int> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
 /// The result of a libc call that says how many bytes it moved.
@@ -183,24 +185,12 @@ impl Drop for Endpoint {
     }
 }
 
-/// Opens the pipe behind `fd` once more, as our own description, which does not block.
+/// Opens the pipe of `fd` once more, as our own description, which does not block.
 fn reopen(fd: &OwnedFd, direction: Direction) -> io::Result<OwnedFd> {
-    let path = CString::new(format!("/proc/self/fd/{}", fd.as_raw_fd()))?;
     let access = match direction {
-        Direction::Read => libc::O_RDONLY,
-        Direction::Write => libc::O_WRONLY,
+        Direction::Read => OFlags::RDONLY,
+        Direction::Write => OFlags::WRONLY,
     };
-    // SAFETY: a C string and flags; nothing is created.
-    let own = check(unsafe { libc::open(path.as_ptr(), access | libc::O_NONBLOCK | libc::O_CLOEXEC) })?;
-    // SAFETY: the kernel has just made this descriptor for us alone.
-    Ok(unsafe { OwnedFd::from_raw_fd(own) })
-}
-
-fn file_type(fd: &OwnedFd) -> io::Result<libc::mode_t> {
-    let mut stat = std::mem::MaybeUninit::<libc::stat>::uninit();
-    // SAFETY: fstat fills the structure it is given, or fails.
-    check(unsafe { libc::fstat(fd.as_raw_fd(), stat.as_mut_ptr()) })?;
-    // SAFETY: fstat succeeded, so it is filled.
-    let stat = unsafe { stat.assume_init() };
-    Ok(stat.st_mode & libc::S_IFMT)
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    Ok(open(path, access | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?)
 }
