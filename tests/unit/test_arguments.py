@@ -229,7 +229,7 @@ def test_a_domid_is_an_integer(host: Host, null: io.BufferedWriter, domid: int) 
 @pytest.mark.parametrize("name", ["min_round_s", "progress_interval_s"])
 def test_a_bool_is_no_number(host: Host, domain: Domain, null: io.BufferedWriter, name: str) -> None:
     with pytest.raises(TypeError, match="True is a bool: give a number"):
-        save(domain.domid, null, host=host, **{name: True})
+        save(domain.domid, null, host=host, **cast("Any", {name: True}))
     with pytest.raises(TypeError, match="True is a bool: give an integer"):
         save(True, null, host=host)  # noqa: FBT003 - the mistake
     with pytest.raises(TypeError, match="True is a bool: give an integer"):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 
@@ -67,7 +68,10 @@ def test_a_peer_that_goes_away_is_an_error_whatever_sigpipe_does(
         text=True,
         check=False,
     )
-    assert (child.returncode, child.stderr) == (0, "32 running running False\n")
+    # A socket that is closed with bytes unread resets the connection.
+    numbers = {errno.EPIPE, errno.ECONNRESET} if kind == "socket" else {errno.EPIPE}
+    assert child.returncode == 0
+    assert child.stderr in {f"{number} running running False\n" for number in numbers}
 
 
 MEMORY = """

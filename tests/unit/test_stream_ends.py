@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import bz2
+import errno
 import gzip
 import io
 import lzma
@@ -364,6 +365,19 @@ def test_the_timeout_of_a_socket_comes_with_its_descriptor(
         for end in (one, made):
             with opened("out", end) as descriptor:
                 assert (descriptor.fd, descriptor.timeout_s) == (one.fileno(), limit_s)
+
+
+@pytest.mark.parametrize("buffered", [False, True])
+@pytest.mark.parametrize("live", [False, True])
+def test_a_peer_that_takes_nothing_for_the_sockets_timeout_ends_the_save(
+    host: Host, domain: Domain, *, live: bool, buffered: bool
+) -> None:
+    ours, theirs = socket.socketpair()
+    ours.settimeout(0.3)
+    with ours, theirs, ours.makefile("wb") as made, pytest.raises(TransportError) as caught:
+        save(domain.domid, made if buffered else ours, host=host, live=live)
+    assert caught.value.errno == errno.ETIMEDOUT
+    assert_untouched(domain)
 
 
 def test_verify_without_a_live_save_is_a_mistake(host: Host, domain: Domain, tmp_path: Path) -> None:

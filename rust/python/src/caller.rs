@@ -4,7 +4,7 @@
 use pyo3::{exceptions::PyMemoryError, prelude::*};
 use xenmig_engine::{Caller, CallerError, Event, Interrupt};
 
-use crate::{ALLOCATOR, args::callable, detach::attached, event::PySaveEvent, stats::PyPrecopyStats};
+use crate::{args::callable, detach::attached, event::PySaveEvent, memory::ALLOCATOR, stats::PyPrecopyStats};
 
 /// The callbacks of a save.
 #[derive(Debug)]

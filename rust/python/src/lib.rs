@@ -18,6 +18,7 @@ mod errors;
 mod event;
 mod field;
 mod host;
+mod memory;
 mod policy;
 mod record;
 mod restore;
@@ -27,10 +28,6 @@ mod save;
 mod sim;
 mod stats;
 mod xen;
-
-/// Where memory is exhausted, runs end in order instead of aborting the process.
-#[global_allocator]
-static ALLOCATOR: xenmig_hypervisor::Reserve = xenmig_hypervisor::Reserve::new();
 
 /// What the Rust extension exports.
 #[pyo3::pymodule(gil_used = false)]
