@@ -55,6 +55,16 @@ def test_every_unsafe_block_says_why() -> None:
     assert blocks > 20
 
 
+def test_a_justification_has_a_number() -> None:
+    comments = [
+        f"{file.relative_to(ROOT)}: {match[0]}"
+        for file in sources(".rs")
+        for match in re.finditer(r"JUSTIFICATION:.*(?:\n\s*//.*)*", file.read_text())
+    ]
+    assert comments
+    assert [comment for comment in comments if not re.search(r"\d+ ns|[\d.]+ times", comment)] == []
+
+
 @pytest.mark.parametrize("name", ["utils", "helpers", "common", "misc"])
 def test_no_file_is_called_after_nothing(name: str) -> None:
     files = sources(".rs", ".py")

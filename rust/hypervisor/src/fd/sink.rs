@@ -169,6 +169,9 @@ fn write_once(endpoint: &Endpoint, pieces: *const libc::iovec, count: usize) -> 
     #[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "at most IOV_MAX")]
     let short_count = count as libc::c_int;
     moved(match endpoint.manner {
+        // JUSTIFICATION: the safe way is to copy the pages into a buffer for `std::io::Write`. It takes 108 ns of CPU time a
+        // page more to a unix socket (1.21 times as much), 574 ns to a file in tmpfs (1.51 times), 465 ns to /dev/null:
+        // 1 GiB in batches of 4 MiB, medians of nine alternating pairs, 2 cores of an AMD EPYC, 2026-11-28.
         Manner::Plain => {
             // SAFETY: `count` pieces, each either borrowed bytes or guest pages that their mapping keeps mapped; the
             // kernel only reads them.

@@ -103,6 +103,9 @@ impl Source {
         #[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "at most IOV_MAX")]
         let short_count = count as libc::c_int;
         moved(match self.endpoint.manner {
+            // JUSTIFICATION: the safe way is to read into a buffer with `std::io::Read` and to copy from there. It takes
+            // 567 ns of CPU time a page more from a file in tmpfs (1.41 times as much): 1 GiB in batches of 4 MiB,
+            // medians of nine alternating pairs, 2 cores of an AMD EPYC, 2026-11-28.
             Manner::Plain => {
                 // SAFETY: `count` pieces of a borrowed buffer or of pages that are mapped for writing, to which no
                 // reference exists.
