@@ -21,6 +21,7 @@ import xenmig
 from xenmig import (
     Decision,
     PrecopyStats,
+    RestoreEvent,
     RestoreProgress,
     RestoreResult,
     RoundStats,
@@ -34,7 +35,7 @@ from xenmig.sim import Host, HotCold, Idle, Phase, Phased, Pv, Scripted, Step, U
 if TYPE_CHECKING:
     from xenmig.sim import Domain
 
-Record = PrecopyStats | RestoreProgress | RestoreResult | RoundStats | SaveEvent | SaveResult
+Record = PrecopyStats | RestoreEvent | RestoreProgress | RestoreResult | RoundStats | SaveEvent | SaveResult
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 PHASES = ["before_round", "batch", "after_round", "waiting", "stop_and_copy", "verify"]
@@ -71,7 +72,7 @@ statistics = st.fixed_dictionaries({}, optional=FIELDS).map(lambda fields: Preco
 def records(host: Host, domain: Domain, empty_domain: Domain, tmp_path: Path) -> list[Record]:
     """At least one of each kind, as a save and a restore make them."""
     seen: list[Record] = []
-    events: list[SaveEvent] = []
+    events: list[SaveEvent | RestoreEvent] = []
 
     def stop(stats: PrecopyStats) -> Decision:
         seen.append(stats)
@@ -81,9 +82,11 @@ def records(host: Host, domain: Domain, empty_domain: Domain, tmp_path: Path) ->
         saved = xenmig.save(domain.domid, out, host=host, policy=stop, on_event=events.append)
     progress: list[Record] = []
     with (tmp_path / "image").open("rb") as source:
-        restored = xenmig.restore(empty_domain.domid, source, host=host, on_progress=progress.append)
-    one_of_each = {event.kind: event for event in events}
-    assert set(one_of_each) >= {"stage", "consult", "round"}
+        restored = xenmig.restore(
+            empty_domain.domid, source, host=host, on_progress=progress.append, on_event=events.append
+        )
+    one_of_each = {(type(event), event.kind): event for event in events}
+    assert set(one_of_each) >= {(SaveEvent, "stage"), (SaveEvent, "consult"), (RestoreEvent, "stage")}
     return [seen[0], saved, saved.passes[0], *one_of_each.values(), restored, progress[-1]]
 
 
