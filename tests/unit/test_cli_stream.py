@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 
 from xenmig.cli.inspect import inspect
 from xenmig.cli.verify import verify
+from xenmig.stream.output import reading_progress
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -309,3 +311,31 @@ def test_a_name_that_is_no_text(path: Path) -> None:
     done = shell('exec "$@"', "verify", os.fsdecode(name) + "absent")
     assert (done.returncode, done.stderr.count(b"\n")) == (2, 1)
     assert b"\\udcff absent: cannot read" in done.stderr
+
+
+def test_json_has_the_same_keys_for_good_and_bad(path: Path, bad: Path, tmp_path: Path) -> None:
+    for command in ("verify", "inspect"):
+        good = one_object(run(command, path, "--json").stdout)
+        assert good["error"] is None
+        for other, status in ((bad, 1), (tmp_path / "absent", 2)):
+            assert one_object(run(command, other, "--json", status=status).stdout).keys() == good.keys()
+
+
+@pytest.mark.parametrize("name", ["-", "path"])
+def test_progress_is_shown_on_a_terminal_alone(
+    name: str, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    stderr = Terminal()
+    monkeypatch.setattr(sys, "stderr", stderr)
+    with reading_progress(name if name == "-" else str(path)) as progress:
+        for read_bytes in range(0, 1 << 20, 4096):
+            progress(read_bytes)
+    assert "\x1b[" in stderr.getvalue()
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    with reading_progress(str(path)) as progress:
+        progress(1)
+    assert sys.stderr.getvalue() == ""  # type: ignore[attr-defined]

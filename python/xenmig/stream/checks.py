@@ -260,14 +260,15 @@ class LayoutRules:
     def _check_pages(self, record: PageData) -> None:
         """PAGE_DATA: no pfn twice or too high; of a PV guest after the p2m is known, before the vCPUs."""
         self._pages_seen = self._section.pages = True
-        self._verified |= self.verifying
+        self._verified = self.verifying or self._verified
         if self._guest is GuestType.X86_PV:
             if not self._pfns:
                 raise _error(record, "stands before X86_PV_P2M_FRAMES, expected it after")
             if self._section.vcpus:
                 raise _error(record, "stands after a vCPU record, expected it before")
         words = record.words
-        if (highest := words.highest) >= self._pfns:
+        highest = words.highest
+        if highest >= self._pfns:
             what = "the p2m's last" if self._guest is GuestType.X86_PV else "x86's last"
             raise _error(record, f"has pfn {highest:#x}, expected none above {what}, {self._pfns - 1:#x}")
         if (pfn := words.repeated_pfn()) is not None:

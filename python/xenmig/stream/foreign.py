@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Files that somebody may take for a migration stream: what they are, and what to do with them."""
+"""Files that are no migration stream: what they are, and what to do with them."""
 
 from __future__ import annotations
 

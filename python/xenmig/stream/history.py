@@ -57,7 +57,7 @@ class PfnSet:
 class PageDigests:
     """The last contents of each pfn as 64 bits, in blocks of 128 pfns.
 
-    64 bits are enough to notice damage; they are no protection against somebody who looks for a collision.
+    64 bits are enough to notice damage; they do not protect against a deliberate collision.
     """
 
     _NONE = 0

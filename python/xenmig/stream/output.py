@@ -106,7 +106,7 @@ def write_out(text: str) -> None:
     """Writes lines to standard output and sees that they go out now.
 
     Raises:
-        SystemExit: They cannot be written, and not because nobody reads them.
+        SystemExit: They cannot be written, for another reason than a closed pipe.
     """
     if sys.stdout is None:
         return

@@ -123,8 +123,8 @@ class PageWords(Sequence[PageWord]):
     @property
     def highest(self) -> int:
         """The highest pfn."""
-        pfns = self.pfns()
-        return pfns[-1] if isinstance(pfns, range) else max(pfns)
+        pfns = self._pfns if self._pfns is not None else self.pfns()
+        return pfns[-1] if type(pfns) is range else max(pfns)
 
     def pfns(self) -> Sequence[int]:
         """Returns all pfns in the stream's order."""
@@ -149,9 +149,9 @@ class PageWords(Sequence[PageWord]):
 
     def repeated_pfn(self) -> int | None:
         """Returns a pfn that occurs more than once, if there is one."""
-        pfns = self.pfns()
+        pfns = self._pfns if self._pfns is not None else self.pfns()
         # Savers walk upwards, so there is rarely anything to search.
-        if isinstance(pfns, range) or all(map(lt, pfns, islice(pfns, 1, None))):
+        if type(pfns) is range or all(map(lt, pfns, islice(pfns, 1, None))):
             return None
         if len(pfns) <= _SET_PFNS:
             return _repeated(pfns)

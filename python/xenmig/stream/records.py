@@ -2,7 +2,7 @@
 """The records of a stream as frozen dataclasses, one for each type of the specification.
 
 ``bodies`` fills them from the bytes of a body; PAGE_DATA, which is read lazily, is in ``pages``. Arrays
-stay bytes until somebody asks for their numbers, which take several times the memory.
+stay bytes until their numbers are asked for, which take several times the memory.
 """
 
 from __future__ import annotations
@@ -288,7 +288,7 @@ class X86MsrPolicy(OpaqueRecord):
 
 @dataclass(frozen=True, slots=True)
 class OptionalRecord(Record):
-    """A record of a type with bit 31 set: nobody has to know it, and its body is passed over.
+    """A record of a type with bit 31 set: a receiver may not know it, and its body is skipped.
 
     Attributes:
         number: The type number.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! The encoder: pure functions that append to a buffer, which the engine then writes in front of the guest's pages.
+//! The encoder: pure functions that append to a buffer, which the engine then writes before the guest's pages.
 //!
 //! Nothing is appended when a function returns an error. Layouts: [`crate::format`].
 
@@ -53,7 +53,7 @@ pub fn headers(out: &mut Vec<u8>, kind: GuestKind, version: XenVersion) {
     out.extend(u32::from(version.minor).to_le_bytes());
 }
 
-/// Appends a record whose body is the pieces of `body`, one behind the other, and its padding.
+/// Appends a record whose body is the pieces of `body`, one after the other, and its padding.
 ///
 /// # Errors
 ///

@@ -26,7 +26,7 @@ pub enum Expected {
     Pages,
     /// The body of an optional record that is being skipped.
     OptionalBody,
-    /// The zeroes behind a body.
+    /// The zeroes after a body.
     Padding,
 }
 
@@ -203,10 +203,8 @@ pub enum StreamError {
         /// Its page table levels.
         levels: u8,
     },
-    /// X86_PV_P2M_FRAMES record at offset {offset}: first pfn {first:#x} lies behind the last, {last:#x}
-    #[error(
-        "X86_PV_P2M_FRAMES record at offset {offset}: first pfn {first:#x} lies behind the last, {last:#x}"
-    )]
+    /// X86_PV_P2M_FRAMES record at offset {offset}: first pfn {first:#x} is after the last, {last:#x}
+    #[error("X86_PV_P2M_FRAMES record at offset {offset}: first pfn {first:#x} is after the last, {last:#x}")]
     P2mRange {
         /// Where the record begins.
         offset: u64,
@@ -215,16 +213,16 @@ pub enum StreamError {
         /// The last pfn.
         last: u32,
     },
-    /// {kind} record at offset {offset}: expected STATIC_DATA_END in front of it
-    #[error("{kind} record at offset {offset}: expected STATIC_DATA_END in front of it")]
+    /// {kind} record at offset {offset}: expected STATIC_DATA_END before it
+    #[error("{kind} record at offset {offset}: expected STATIC_DATA_END before it")]
     StaticDataOpen {
         /// Where the record begins.
         offset: u64,
         /// Its kind.
         kind: RecordKind,
     },
-    /// STATIC_DATA_END record at offset {offset}: the second one, or one behind page data
-    #[error("STATIC_DATA_END record at offset {offset}: the second one, or one behind page data")]
+    /// STATIC_DATA_END record at offset {offset}: the second one, or one after page data
+    #[error("STATIC_DATA_END record at offset {offset}: the second one, or one after page data")]
     StaticDataTwice {
         /// Where the record begins.
         offset: u64,

@@ -2,7 +2,7 @@
 //! The layout of the stream: numbers that both the encoder and the reader obey.
 //!
 //! Each row of a diagram is eight bytes; the bytes of a field that are not named are zero when written and ignored
-//! when read (spec, "Fields"). The image header is big-endian, everything behind it little-endian.
+//! when read (spec, "Fields"). The image header is big-endian, everything after it little-endian.
 //!
 //! ```text
 //! image header    ff ff ff ff ff ff ff ff                     marker: a legacy image has a zero bit here
@@ -57,9 +57,9 @@ pub const RECORD_HEADER_BYTES: usize = 8;
 pub const RECORD_ALIGNMENT: u32 = 8;
 /// The longest body in bytes that libxc reads or writes.
 pub const MAX_BODY_BYTES: u32 = 128 << 20;
-/// Bit of a record's type: whoever does not know the record may skip it.
+/// Bit of a record's type: a receiver that does not know the record may skip it.
 pub const RECORD_OPTIONAL: u32 = 1 << 31;
-/// Length in bytes of the part of a PAGE_DATA body in front of its pfn words.
+/// Length in bytes of the part of a PAGE_DATA body before its pfn words.
 pub const PAGE_DATA_HEADER_BYTES: usize = 8;
 
 /// Returns how many bytes of padding follow a body of `length` bytes.

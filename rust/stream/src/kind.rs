@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! The kinds of record, their numbers and names, and how long the body of each may be. The encoder and the reader
-//! hold every record against this.
+//! check every record against them.
 
 use std::fmt;
 
@@ -53,7 +53,7 @@ pub enum RecordKind {
 /// How long a body of some kind may be, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyRule {
-    /// Exactly so long.
+    /// Exactly this long.
     Exactly(u32),
     /// A fixed part and then at least one item.
     Items {
@@ -170,7 +170,7 @@ impl RecordKind {
         }
     }
 
-    /// Says whether the record holds memory or registers of the guest, which in version 3 stand behind
+    /// Says whether the record holds memory or registers of the guest, which in version 3 come after
     /// STATIC_DATA_END (spec, "v3 compat with v2").
     #[must_use]
     pub const fn is_guest_state(self) -> bool {

@@ -2,16 +2,16 @@
 //! The bytes: headers and records of the migration stream, an encoder, and a bounded reader. No hypervisor.
 //!
 //! ```text
-//! engine's save    ──> encode ──> bytes in front of the pages ──> Sink
+//! engine's save    ──> encode ──> bytes before the pages ──> Sink
 //! engine's restore <── Reader <── Record, then the pages      <── Source
 //! ```
 //!
 //! * [`format`](mod@format): the layout of everything, and its limits. [`RecordKind`]: the kinds of record.
 //! * [`page_word`](mod@page_word): a pfn and its type in eight bytes.
 //! * [`encode`]: pure functions that append to a `Vec<u8>`.
-//! * [`Reader`]: reads the headers and one record at a time from bytes that nobody has vouched for.
-//! * [`Record`]: what the reader hands out. The contents of pages are not among it: whoever restores pulls them
-//!   from the reader, straight to where they belong.
+//! * [`Reader`]: reads the headers and one record at a time from untrusted bytes.
+//! * [`Record`]: what the reader hands out. It has no page contents: a restore takes them from
+//!   the reader, straight to where they belong.
 //!
 //! The format is Xen's *libxc-migration-stream, revision 3*; comments cite it as "spec" with the section.
 //!

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! Reads a stream that nobody has vouched for: from a source of bytes to [`Record`]s, one at a time.
+//! Reads an untrusted stream: from a source of bytes to [`Record`]s, one at a time.
 //!
 //! ```text
 //! new ──> next_record ──> PageData ──> read_pages, copy_page, skip_pages ──┐
@@ -8,12 +8,12 @@
 //!           │   └───────> END: None, for good; what follows stays unread
 //! ```
 //!
-//! Nothing is read ahead, so the source can be handed to somebody else behind the END record, and page contents
-//! can be read from it by other means. Memory stays within a small multiple of what has arrived, and so of the
+//! Nothing is read ahead, so the source can be used for something else after the END record, and page contents can be
+//! read from it by other means. Memory stays within a small multiple of what has arrived, and so of the
 //! 128 MiB that one body may have.
 //!
-//! STATIC_DATA_END is seen to here, so that whoever restores need not know of versions: a version 3 stream without
-//! it is refused at the first record of guest state; in a version 2 stream it appears in front of the first
+//! STATIC_DATA_END is handled here, so that a restore does not depend on the version: a version 3 stream without
+//! it is refused at the first record of guest state; in a version 2 stream it appears before the first
 //! PAGE_DATA or X86_PV_P2M_FRAMES record (spec, "v3 compat with v2").
 
 use std::io::{self, Read};
@@ -40,9 +40,9 @@ struct Header {
 enum State {
     /// A record's header comes next.
     Header,
-    /// A header of a version 2 stream was read in front of which STATIC_DATA_END belongs.
+    /// A header of a version 2 stream was read, before which STATIC_DATA_END belongs.
     Inferred(Header),
-    /// So many pages of a PAGE_DATA record come next.
+    /// This many pages of a PAGE_DATA record come next.
     Pages(u64),
     /// END was read.
     Ended,
@@ -99,7 +99,7 @@ impl<R: Read> Reader<R> {
         self.records
     }
 
-    /// Returns the source. Whoever reads from it past the reader tears the stream.
+    /// Returns the source. Reading from it directly loses the reader's place in the stream.
     #[must_use]
     pub const fn source_mut(&mut self) -> &mut R {
         self.input.source_mut()
@@ -168,7 +168,7 @@ impl<R: Read> Reader<R> {
         self.body(&header)
     }
 
-    /// Keeps account of STATIC_DATA_END, and says whether one is to be inferred in front of this record.
+    /// Notes STATIC_DATA_END, and says whether one is to be inferred before this record.
     fn ends_static_data(&mut self, header: &Header) -> Result<bool, StreamError> {
         let Header { offset, kind, .. } = *header;
         match kind {
@@ -257,7 +257,7 @@ impl<R: Read> Reader<R> {
     ///
     /// # Errors
     ///
-    /// [`StreamError::PagesLeft`] if the record does not hold so many pages any more, [`StreamError::Truncated`] if
+    /// [`StreamError::PagesLeft`] if fewer pages of the record are left, [`StreamError::Truncated`] if
     /// `read` failed with [`io::ErrorKind::UnexpectedEof`], [`StreamError::Io`] if it failed in another way.
     pub fn read_pages(
         &mut self,
@@ -271,7 +271,7 @@ impl<R: Read> Reader<R> {
     ///
     /// # Errors
     ///
-    /// [`StreamError`] if the record holds no page any more, or the stream ends or cannot be read.
+    /// [`StreamError`] if no page of the record is left, or the stream ends or cannot be read.
     pub fn copy_page(&mut self, page: &mut [u8; PAGE_SIZE]) -> Result<(), StreamError> {
         self.pages(1, |input, _| input.exact(page, Expected::Pages))
     }

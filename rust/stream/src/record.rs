@@ -75,7 +75,7 @@ pub enum Record {
     HvmContext(Vec<u8>),
     /// HVM_PARAMS, at least one.
     HvmParams(Vec<HvmParam>),
-    /// TOOLSTACK, which nobody should send any more.
+    /// TOOLSTACK, which is deprecated.
     Toolstack(Vec<u8>),
     /// VERIFY: from here on pages are to be compared.
     Verify,

@@ -132,7 +132,7 @@ fn read_copying(bytes: &[u8]) -> Result<usize, StreamError> {
 fn what_follows_end_stays_unread() {
     let mut bytes = encode_stream(GuestKind::Hvm, &records::one_of_each());
     let end = bytes.len() as u64;
-    bytes.extend(b"somebody else's");
+    bytes.extend(b"another stream's");
     let mut reader = Reader::new(bytes.as_slice()).unwrap();
     while reader.next_record().unwrap().is_some() {
         reader.skip_pages(reader.pages_left()).unwrap();
@@ -142,7 +142,7 @@ fn what_follows_end_stays_unread() {
     assert_eq!(reader.records(), records::one_of_each().len() as u64 + 1);
     let mut rest = String::new();
     reader.into_source().read_to_string(&mut rest).unwrap();
-    assert_eq!(rest, "somebody else's");
+    assert_eq!(rest, "another stream's");
 }
 
 #[test]
