@@ -223,6 +223,38 @@ fn ebusy_means_try_again() {
     }
 }
 
+/// One rule for every verb that a save uses, log-dirty off above all.
+#[test]
+fn every_verb_is_tried_again_while_the_hypervisor_is_busy() {
+    const ERESTART: i32 = 85;
+    let verbs = [
+        Verb::Version,
+        Verb::DomainInfo,
+        Verb::NrGpfns,
+        Verb::EnableLogdirty,
+        Verb::DisableLogdirty,
+        Verb::DirtyBitmap,
+        Verb::PageTypes,
+        Verb::Map,
+        Verb::HvmContext,
+        Verb::HvmParam,
+        Verb::TscInfo,
+        Verb::CpuPolicy,
+    ];
+    for verb in verbs {
+        for errno in [EBUSY, EAGAIN, EINTR, ERESTART] {
+            let host = SimHost::new();
+            let domain = domain(&host);
+            (0..3).for_each(|nth| domain.inject(Fault::Errno { verb, nth, errno }));
+            let saved = save(&host, &domain, &kinds()[0], &mut Toolstack::new(&domain));
+            assert_eq!(saved.report().warnings, Vec::<String>::new(), "{verb:?} {errno}");
+            assert!(domain.counters().calls(verb) > 3, "{verb:?} was not called again");
+            nothing_lost(&host, &domain, &saved);
+            nothing_left(&domain, false);
+        }
+    }
+}
+
 /// A hypervisor that stays busy: the caller can end the wait, and else it ends by itself.
 #[test]
 fn ebusy_does_not_mean_for_ever() {

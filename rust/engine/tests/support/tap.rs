@@ -4,11 +4,14 @@
 //! the simulation is kinder: the counts are wrong, as 32 bits are for a large domain, and of a p2m that has grown
 //! they give as much as the bitmap holds, without a word.
 
-use std::sync::{Mutex, MutexGuard};
+use std::{
+    sync::{Mutex, MutexGuard},
+    time::Duration,
+};
 
 use xenmig_hypervisor::{
     Access, ClaimError, CleanPass, Clock, DirtyBitmap, DirtyCounts, Extent, ForeignPages, Hypervisor,
-    PvVerbs, ReservedGrant, Result, SaveClaim,
+    ManualClock, PvVerbs, ReservedGrant, Result, SaveClaim,
 };
 use xenmig_sim::SimHost;
 use xenmig_types::{CpuPolicy, DomainInfo, Domid, Gfn, PageType, TscInfo, XenVersion};
@@ -21,6 +24,8 @@ pub(crate) struct Tap<'a> {
     host: &'a SimHost,
     story: Story,
     verbs: Mutex<Vec<&'static str>>,
+    /// A clock that each verb moves on by this time, instead of the simulation's own.
+    clock: Option<(ManualClock, Duration)>,
 }
 
 impl std::fmt::Debug for Tap<'_> {
@@ -35,7 +40,12 @@ impl<'a> Tap<'a> {
     }
 
     pub(crate) fn with_story(host: &'a SimHost, story: Story) -> Self {
-        Self { host, story, verbs: Mutex::default() }
+        Self { host, story, verbs: Mutex::default(), clock: None }
+    }
+
+    /// Tells the time by a clock that stands still, but for the time that each verb costs.
+    pub(crate) fn on_manual_clock(self, cost_of_a_verb: Duration) -> Self {
+        Self { clock: Some((ManualClock::default(), cost_of_a_verb)), ..self }
     }
 
     fn list(&self) -> MutexGuard<'_, Vec<&'static str>> {
@@ -49,6 +59,9 @@ impl<'a> Tap<'a> {
 
     fn note(&self, verb: &'static str) -> &'a SimHost {
         self.list().push(verb);
+        if let Some((clock, cost)) = &self.clock {
+            clock.advance(*cost);
+        }
         self.host
     }
 }
@@ -57,7 +70,10 @@ impl PvVerbs for Tap<'_> {}
 
 impl Hypervisor for Tap<'_> {
     fn clock(&self) -> &dyn Clock {
-        self.host.clock()
+        match &self.clock {
+            Some((clock, _)) => clock,
+            None => self.host.clock(),
+        }
     }
 
     fn version(&self) -> Result<XenVersion> {
