@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! What a restore asks of the program that started it.
 
-use super::{events::RestoreEvent, static_data::MissingPolicies};
+use super::events::{MissingPolicies, RestoreEvent};
 use crate::caller::{CallerError, Interrupt};
 
 /// The program that restores a domain: a toolstack, a save helper, a test. All calls come on the thread that called

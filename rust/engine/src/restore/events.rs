@@ -5,8 +5,6 @@ use std::time::Duration;
 
 use xenmig_types::Gfn;
 
-use super::static_data::MissingPolicies;
-
 /// Something that happened during a restore.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RestoreEvent {
@@ -69,6 +67,15 @@ impl RestoreStage {
             Self::Complete { .. } => "complete",
         }
     }
+}
+
+/// What the stream's static data lacks. The domain keeps what it was created with, unless the caller sets it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MissingPolicies {
+    /// There was no CPUID policy.
+    pub cpuid: bool,
+    /// There was no MSR policy.
+    pub msrs: bool,
 }
 
 /// How far a restore has come.

@@ -17,6 +17,7 @@ use super::{
     channels::Channels,
     error::RestoreError,
     events::RestoreProgress,
+    grants,
     mapped_pages::{MappedPages, ZEROES},
     ops::{RestoreOps, SharedFrames},
     options::RestoreOptions,
@@ -244,7 +245,7 @@ impl RestoreOps for HvmRestore {
         let frames =
             SharedFrames { store: self.shared.store.map(Gfn), console: self.shared.console.map(Gfn) };
         if let Some(channels) = &self.channels {
-            channels.grant(target, frames)?;
+            grants::grant(channels, target, frames)?;
         }
         Ok(frames)
     }

@@ -32,6 +32,7 @@ use super::{
     channels::Channels,
     error::RestoreError,
     events::RestoreProgress,
+    grants,
     ops::{RestoreOps, SharedFrames},
     options::RestoreOptions,
     static_data::StaticData,
@@ -275,7 +276,7 @@ impl RestoreOps for PvRestore {
         pages_at_end::depopulate_holes(&mut self.frames, target, progress)?;
         self.p2m_pages.write(width, &self.frames, target, progress)?;
         if let Some(channels) = &self.channels {
-            channels.grant(target, shared)?;
+            grants::grant(channels, target, shared)?;
         }
         Ok(shared)
     }

@@ -4,16 +4,7 @@
 use xenmig_stream::RecordKind;
 use xenmig_types::CpuPolicy;
 
-use super::{error::RestoreError, target::Target};
-
-/// What the stream's static data lacks. The domain keeps what it was created with, unless the caller sets it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct MissingPolicies {
-    /// There was no CPUID policy.
-    pub cpuid: bool,
-    /// There was no MSR policy.
-    pub msrs: bool,
-}
+use super::{error::RestoreError, events::MissingPolicies, target::Target};
 
 /// The static data that has come.
 #[derive(Debug, Default)]
@@ -54,5 +45,45 @@ impl StaticData {
             target.call(|host, domid| host.set_cpu_policy(domid, &policy))?;
         }
         Ok(MissingPolicies { cpuid: policy.cpuid.is_empty(), msrs: policy.msrs.is_empty() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use xenmig_hypervisor::Hypervisor;
+    use xenmig_sim::{DomainConfig, Fault, SimHost, Verb};
+    use xenmig_types::Domid;
+
+    use super::*;
+    use crate::{
+        caller::Interrupt,
+        restore::{caller::RestoreCaller, options::RestoreOptions},
+    };
+
+    struct Quiet;
+    impl Interrupt for Quiet {}
+    impl RestoreCaller for Quiet {}
+
+    /// Ends static data of these lengths in a domain whose host is busy at first.
+    fn end(cpuid: usize, msrs: usize) -> (MissingPolicies, SimHost, Domid) {
+        let host = SimHost::new();
+        let domain = host.create(DomainConfig { populated: false, ..DomainConfig::default() }).unwrap();
+        domain.inject(Fault::Errno { verb: Verb::SetCpuPolicy, nth: 0, errno: 16 });
+        let domid = domain.domid();
+        let mut static_data = StaticData::default();
+        static_data.set_cpuid(vec![3; cpuid], 40).unwrap();
+        static_data.set_msrs(vec![4; msrs], 40).unwrap();
+        let (options, mut caller) = (RestoreOptions::default(), Quiet);
+        let missing = static_data.end(&Target::new(&host, domid, &options, &mut caller)).unwrap();
+        assert!(static_data.set_msrs(Vec::new(), 40).is_err(), "it is too late");
+        (missing, host, domid)
+    }
+
+    #[test]
+    fn what_came_is_set_and_what_is_missing_is_named() {
+        let (missing, host, domid) = end(24, 0);
+        assert_eq!(missing, MissingPolicies { cpuid: false, msrs: true });
+        assert_eq!(host.cpu_policy(domid).unwrap(), CpuPolicy { cpuid: vec![3; 24], msrs: Vec::new() });
+        assert_eq!(end(0, 0).0, MissingPolicies { cpuid: true, msrs: true });
     }
 }

@@ -20,9 +20,8 @@ use xenmig_types::{DomainState, Domid, Gfn, Pfn};
 use super::{
     caller::RestoreCaller,
     error::{DomainChange, RestoreError},
-    events::{RestoreEvent, RestoreProgress},
+    events::{MissingPolicies, RestoreEvent, RestoreProgress},
     options::RestoreOptions,
-    static_data::MissingPolicies,
 };
 use crate::watch::Watch;
 

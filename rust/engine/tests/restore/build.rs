@@ -33,7 +33,7 @@ impl Stream {
         Self::headers(GuestKind::Hvm).with(encode::static_data_end)
     }
 
-    /// The version 2 of [`Stream::headers`].
+    /// [`Stream::headers`] of version 2.
     pub(crate) fn version_2() -> Self {
         let mut stream = Self::headers(GuestKind::Hvm);
         stream.0[15] = 2;
@@ -120,7 +120,7 @@ pub(crate) fn target_of(config: DomainConfig) -> (SimHost, Arc<SimDomain>) {
     (host, domain)
 }
 
-/// A caller with no opinion.
+/// A caller that never interferes.
 pub(crate) struct Quiet;
 
 impl Interrupt for Quiet {}

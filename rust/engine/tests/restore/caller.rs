@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! The caller: it hears of progress, is asked while nothing comes, and its errors come out as they are.
+//! The caller: it is told of progress, may interrupt while nothing comes, and gets its own errors back unchanged.
 
 use std::{
     fmt,

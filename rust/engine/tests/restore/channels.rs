@@ -69,7 +69,7 @@ fn without_channels_the_domain_is_what_was_saved() {
 }
 
 #[test]
-fn a_page_that_comes_behind_the_parameters_is_emptied_all_the_same() {
+fn a_page_that_comes_after_the_parameters_is_emptied_too() {
     let (_host, domain, result) = connected(&guest().pages([3, 6]).end());
     result.unwrap();
     assert_eq!([3, 6].map(|pfn| fill_of(&domain, pfn)), [0, 0]);
@@ -102,7 +102,7 @@ fn a_guest_without_such_pages_gets_no_grants() {
 
 #[test]
 fn parameters_may_name_any_pfn() {
-    // There is no such page: nothing is emptied or given; whoever is to map it finds that out.
+    // There is no such page: nothing is emptied or populated, and the domain that maps it will get an error.
     let (_host, domain, result) =
         connected(&Stream::new().params(&[(1, 0xfeffc), (5, u64::MAX)]).context().end());
     result.unwrap();
@@ -112,7 +112,7 @@ fn parameters_may_name_any_pfn() {
         connected(&Stream::new().pages([3]).params(&[(1, 3), (17, 3)]).context().end());
     result.unwrap();
     assert_eq!(fill_of(&domain, 3), 0);
-    // The last one of a kind holds.
+    // The last one of a kind counts.
     let stream = Stream::new().pages([3, 4]).params(&[(1, 3), (1, 4)]).params(&[(17, 4)]);
     let (_host, domain, result) = connected(&stream.context().end());
     assert_eq!(result.unwrap().store_gfn, Some(Gfn(4)));
@@ -168,7 +168,7 @@ impl RestoreCaller for Asked<'_> {
 }
 
 #[test]
-fn the_static_data_is_told_of_behind_the_policy_and_before_any_memory() {
+fn the_static_data_is_reported_after_the_policy_and_before_any_memory() {
     for (leaves, entries) in [(0, 0), (24, 0), (0, 16), (24, 16)] {
         let policy = CpuPolicy { cpuid: vec![3; leaves], msrs: vec![4; entries] };
         let stream = Stream::headers(GuestKind::Hvm)

@@ -31,8 +31,8 @@ impl Caller for Toolstack {
     }
 }
 
-/// Compares all there is. Event channels are the toolstack's to set, and PAE_ENABLED means nothing any more
-/// (`public/hvm/params.h`): no stream carries them.
+/// Compares everything except what no stream carries: event channels, which the toolstack sets, and PAE_ENABLED, which has
+/// no meaning any more (`public/hvm/params.h`).
 fn assert_same((host, saved): (&SimHost, &SimDomain), (far_host, restored): (&SimHost, &SimDomain)) {
     for index in [2, 4, 18] {
         assert_eq!(far_host.hvm_param(restored.domid(), index).unwrap(), 0);

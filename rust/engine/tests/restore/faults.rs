@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! A host that fails: at each verb the right error comes out, and no mapping stays. That is checked by every restore
-//! of these tests.
+//! A host that fails: each verb gives the right error. Every restore in these tests checks that no mapping is left.
 
 use std::os::fd::AsRawFd;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! Streams that lie, break off or are no streams, and domains that cannot take one. No mapping may stay, which every
-//! restore of these tests checks.
+//! Streams that lie, are truncated or are not streams at all, and domains that cannot be restored into. Every restore in
+//! these tests checks that no mapping is left.
 
 use proptest::prelude::*;
 use xenmig_engine::restore::RestoreError;
@@ -31,7 +31,7 @@ fn pfns_that_this_host_does_not_have_cost_nothing() {
     let RestoreError::Populate { pfn: found, given: 1, asked: 2, .. } = error else { panic!("{error}") };
     assert_eq!(found, Pfn(pfn));
 
-    // A hole there is nothing at all.
+    // A hole there needs nothing.
     let (host, domain) = target();
     let stream = Stream::new().batch(&[(pfn, PageType::Xtab, 0), (pfn - 1, PageType::Broken, 0)]);
     restore_into(&host, &domain, &stream.context().end()).unwrap();
@@ -65,7 +65,7 @@ fn more_pages_than_the_domain_may_have() {
     let (host, domain) = target();
     let bytes = Stream::new().pages(0..1024).pages(1024..2050).end();
     let error = restore_into(&host, &domain, &bytes).unwrap_err().error;
-    // Two superpages fit, and of the two pages behind them none.
+    // Two superpages fit, and none of the two pages after them.
     assert!(matches!(error, RestoreError::Populate { pfn: Pfn(2048), given: 0, asked: 2, .. }), "{error}");
     assert_eq!(domain.populated_pages(), 2048);
 }
@@ -83,7 +83,7 @@ fn streams_that_break_off() {
         assert_eq!((offset, failure.bytes_read), (cut as u64, cut as u64));
         assert_eq!(domain.counters().calls(Verb::SetHvmContext), 0);
         cuts += 1;
-        // Every cut among the records in front, then some in pages, then every one behind them.
+        // Every cut in the first records, then some in pages, then every one after them.
         if cut > 300 && cut + 400 < bytes.len() {
             offsets.nth(9_973);
         }
@@ -145,7 +145,7 @@ fn domains_that_cannot_be_restored_into() {
     domain.suspend().unwrap();
     refused(&host, &domain, "shut down");
 
-    // Not empty: pages of the stream are there already.
+    // Not empty: it already has pages of the stream.
     domain.resume().unwrap();
     domain.pause().unwrap();
     let error = restore_into(&host, &domain, &bytes).unwrap_err().error;
@@ -161,7 +161,7 @@ fn domains_that_cannot_be_restored_into() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
-    /// A stream is changed in some places: whatever comes of it, it is no panic, and nothing stays mapped.
+    /// Changing a stream in some places never causes a panic or leaves a mapping.
     #[test]
     fn corruption_is_survived(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6)) {
         let mut bytes = Stream::new()
@@ -172,7 +172,7 @@ proptest! {
             .params(&[(1, 2), (5, 6)])
             .context()
             .end();
-        // The records are few among the bytes of pages: aim at them with most of the changes.
+        // Most bytes belong to pages, so most of the changes are aimed at the records.
         let records: Vec<usize> = (0..bytes.len()).filter(|at| {
             *at < 100 || (12_376..12_420).contains(at) || *at + 160 > bytes.len()
         }).collect();

@@ -72,7 +72,7 @@ fn contents_and_zeroes_go_where_they_belong_in_any_order() {
         .into_iter()
         .map(|pfn| (pfn, if pfn % 3 == 0 { PageType::Xalloc } else { PageType::Notab }, pfn as u8))
         .collect();
-    // The second time nothing is populated, and the pages allocated only are zeroed all the same.
+    // The second time nothing is populated, but pages that are only allocated are zeroed again.
     let first: Vec<_> = batch.iter().map(|(pfn, _, _)| (*pfn, PageType::Notab, 0xee)).collect();
     restore_into(&host, &domain, &Stream::new().batch(&first).batch(&batch).context().end()).unwrap();
     for (pfn, kind, fill) in batch {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! Verify mode: libxc's ran for years without comparing anything. A page that differs must make it fail.
+//! Verify mode. libxc's compared nothing for years, so these tests check that a page that differs makes it fail.
 
 use xenmig_engine::restore::RestoreError;
 use xenmig_sim::Verb;

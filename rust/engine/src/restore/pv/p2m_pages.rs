@@ -43,7 +43,7 @@ impl P2mPages {
         pages: &[Pfn],
     ) -> Result<(), &'static str> {
         if width == GuestWidth::Bits32 && last == u32::MAX {
-            return Err("a 32-bit guest cannot count so many pages");
+            return Err("a 32-bit guest cannot have that many pages");
         }
         let per_page = width.frames_per_page();
         let (start, end) = (u64::from(first) / per_page, u64::from(last) / per_page + 1);

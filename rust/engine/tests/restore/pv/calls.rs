@@ -17,7 +17,7 @@ pub(crate) enum Call {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Refusal {
     pub(crate) verb: &'static str,
-    /// How often it succeeds before.
+    /// How often it succeeds first.
     pub(crate) after: u32,
     pub(crate) times: u32,
     pub(crate) errno: i32,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! A host that fails: at each verb the right error comes out. That no mapping stays is checked by every restore.
+//! A host that fails: each verb gives the right error. Every restore checks that no mapping is left.
 
 use std::collections::BTreeMap;
 
@@ -129,7 +129,7 @@ fn frames_that_no_guest_can_have() {
             );
         }
     }
-    // The highest that fit are entered; that they are nobody's shows when they are mapped.
+    // The highest that fit are accepted; mapping them shows that they do not exist.
     for (width, frame) in [(GuestWidth::Bits64, (1 << 40) - 1), (GuestWidth::Bits32, 0xffff_fffe)] {
         let (guest, host) = (PvGuest::new(width), PvHost::new(100));
         host.give_odd_frame(frame);

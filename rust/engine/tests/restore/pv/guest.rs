@@ -121,11 +121,11 @@ impl PvGuest {
         set(&mut context, width, vcpu_context::GDT_ENTRIES, 513);
         set(&mut context, width, vcpu_context::GDT_FRAMES, GDT);
         set(&mut context, width, vcpu_context::GDT_FRAMES.at(1), DATA.start);
-        // Not one of the GDT's: nobody looks at it.
+        // Not part of the GDT, so it is ignored.
         set(&mut context, width, vcpu_context::GDT_FRAMES.at(2), 0x999);
         set(&mut context, width, vcpu_context::CR3, width.cr3_of_frame(top).unwrap());
         match width {
-            // It means nothing in such a guest.
+            // It has no meaning in such a guest.
             GuestWidth::Bits32 => {
                 set(&mut context, width, vcpu_context::CR1, 0x9999_9001 - u64::from(vcpu) / 2)
             }
@@ -151,7 +151,7 @@ impl PvGuest {
             .collect()
     }
 
-    /// Headers and everything in front of the pages.
+    /// Headers and everything before the pages.
     pub(crate) fn start(&self) -> Stream {
         Stream::headers(GuestKind::Pv)
             .with(|out| encode::pv_info(out, self.width.bytes(), self.width.levels()))
@@ -169,7 +169,7 @@ impl PvGuest {
         pages.chunks(7).fold(stream, |stream, batch| stream.contents(batch))
     }
 
-    /// Everything behind the pages but END.
+    /// Everything after the pages except END.
     pub(crate) fn state(&self, stream: Stream) -> Stream {
         let stream = stream
             .with(|out| encode::tsc_info(out, &TSC))
@@ -234,7 +234,7 @@ impl PvGuest {
             assert_eq!(self.p2m_entry(host, pfn), expected, "pfn {pfn:#x}");
         }
         let fill = u64::from_le_bytes([P2M_FILL; 8]) & self.width.invalid_frame();
-        assert_eq!(self.p2m_entry(host, HIGHEST + 1), fill, "what is behind the p2m is left alone");
+        assert_eq!(self.p2m_entry(host, HIGHEST + 1), fill, "what follows the p2m is left alone");
     }
 
     fn check_start_info(&self, host: &PvHost) {

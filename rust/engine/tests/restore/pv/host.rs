@@ -26,7 +26,7 @@ pub(crate) const EPERM: i32 = 1;
 pub(crate) const EBUSY: i32 = 16;
 pub(crate) const EINVAL: i32 = 22;
 
-/// Frames of the host.
+/// The number of frames of the host.
 const FRAMES: u64 = 4096;
 /// Where the domain has its shared info page.
 pub(crate) const SHARED_INFO_FRAME: u64 = 5;
@@ -69,7 +69,7 @@ pub(crate) struct PvHost {
 }
 
 impl PvHost {
-    /// Makes a host with an empty domain of 64 bits, which may have so many pages.
+    /// Makes a host with an empty 64-bit domain, which may have at most `max_pages` pages.
     pub(crate) fn new(max_pages: u64) -> Self {
         let sim = SimHost::new();
         let memory_bytes = FRAMES * PAGE_SIZE as u64;
@@ -93,7 +93,7 @@ impl PvHost {
         self.state().refusal = Some(refusal);
     }
 
-    /// Has a call pin only this many tables.
+    /// Lets a call pin only this many tables.
     pub(crate) fn pin_at_most(&self, count: usize) {
         self.state().pins_per_call = Some(count);
     }
@@ -108,7 +108,7 @@ impl PvHost {
         self.state().counts.clone()
     }
 
-    /// Has this frame given next, whatever it is.
+    /// Gives this frame next, even if it does not exist.
     pub(crate) fn give_odd_frame(&self, frame: u64) {
         self.state().odd_frames.push(frame);
     }
@@ -317,7 +317,7 @@ impl Hypervisor for PvHost {
     }
 
     fn populate(&self, domid: Domid, frames: &mut [Gfn], extent: Extent) -> Result<usize> {
-        // A call that fails may have got somewhere before.
+        // A call that fails may have given some frames before.
         let mut state = self.enter("populate").inspect_err(|_| frames.fill(Gfn(0x777)))?;
         self.require(extent == Extent::Page, "populate", EINVAL)?;
         let count = frames.len();

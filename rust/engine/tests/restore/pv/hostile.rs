@@ -89,7 +89,7 @@ fn a_p2m_of_16_tib_costs_what_its_record_costs() {
     let guest = PvGuest::new(GuestWidth::Bits64);
     let stream = guest.all(start.pages([u32::MAX.into()]), false);
     let host = PvHost::new(100);
-    // A page table is no page of a p2m.
+    // A page table cannot be a page of a p2m.
     let error = restore_pv(&host, &guest.state(stream).end()).unwrap_err().error;
     let what = NamedPage::P2m { index: 1500 };
     assert!(
@@ -120,7 +120,7 @@ fn streams_that_break_off() {
     assert!(cuts > 330, "{cuts}");
 }
 
-/// Where in a stream there is no plain page's contents: most changes there matter.
+/// Returns the places in a stream that are not contents of ordinary pages: most changes there matter.
 fn vital(guest: &PvGuest, bytes: &[u8]) -> Vec<usize> {
     let plain: Vec<&[u8]> = guest
         .pages
@@ -140,8 +140,7 @@ fn vital(guest: &PvGuest, bytes: &[u8]) -> Vec<usize> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
-    /// A stream is changed in some places: whatever comes of it, it is no panic, nothing stays mapped, and no page is
-    /// touched that is not the guest's.
+    /// Changing a stream in some places never causes a panic, leaves a mapping, or touches a page that is not the guest's.
     #[test]
     fn corruption_is_survived(
         is_wide in any::<bool>(),
@@ -156,7 +155,7 @@ proptest! {
         let mut bytes = guest.state(stream.with(encode::verify).pages([DATA.start])).end();
         let vital = vital(&guest, &bytes);
         for (at, value, [bit, front]) in changes {
-            // The first records and the first page words are few among the bytes.
+            // The first records and the first page words are a small part of the bytes.
             let at = *at.get(if front { &vital[..guest.start().0.len() + 70] } else { &vital });
             bytes[at] = if bit { bytes[at] ^ 1 << (value % 8) } else { value };
         }

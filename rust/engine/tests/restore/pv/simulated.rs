@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! Whole guests of the simulated host, which find their way in their memory by themselves: saved while they run, with all
-//! that a kernel does meanwhile, restored, compared, and run again.
+//! Whole guests of the simulated host, which follow their own page tables: saved while they run and do what a kernel does,
+//! restored, compared, and run again.
 
 use std::{
     io::{Read, Seek},
@@ -137,8 +137,8 @@ fn small(width: GuestWidth) -> DomainConfig {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
 
-    /// A stream is changed in some places, most of them not in pages. What comes of it may be no sound guest, but it is no
-    /// panic, and nothing stays mapped.
+    /// Changing a stream in some places, mostly outside of pages, may make an unsound guest, but never causes a panic or
+    /// leaves a mapping.
     #[test]
     fn corruption_is_survived(
         is_wide in any::<bool>(),

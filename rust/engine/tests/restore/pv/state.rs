@@ -216,7 +216,7 @@ fn a_gdt_may_be_as_long_as_xen_has_room() {
 #[test]
 fn without_user_page_tables_there_are_none() {
     let mut guest = wide();
-    // Without bit 0 it means nothing, and must not get to Xen as a frame.
+    // Without bit 0 it has no meaning, and must not reach Xen as a frame.
     guest.set_register(0, vcpu_context::CR1, USER_L4 << 12);
     let host = PvHost::new(100);
     restore_pv(&host, &guest.stream()).unwrap();
@@ -346,7 +346,7 @@ fn the_pages_of_the_p2m() {
         let RestoreError::Named { what, pfn: Pfn(found), why: said } = error else { panic!("{error}") };
         assert_eq!((what, found, said), (NamedPage::P2m { index: 1 }, pfn, why));
     }
-    // What has become a hole is none of the guest's pages.
+    // A page that has become a hole is not one of the guest's pages.
     let guest = wide();
     let stream = guest.all(guest.start(), false).batch(&[(P2M, PageType::Xtab, 0)]);
     let error = error_of(&guest.state(stream).end());

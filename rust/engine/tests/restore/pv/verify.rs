@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! Verify mode: page tables are compared as they are here.
+//! Verify mode: page tables are compared with the frames of this host in them.
 
 use xenmig_engine::restore::RestoreError;
 use xenmig_stream::encode;
@@ -65,7 +65,7 @@ fn pages_that_differ_or_are_missing_are_found() {
 
 #[test]
 fn comparing_fills_nothing() {
-    // The page came never. That it has no contents is said only when there is nothing to be written any more.
+    // The page never comes. The stream says that it has no contents only after VERIFY, when nothing is written.
     let mut guest = PvGuest::new(WIDTHS[1]);
     let absent = DATA.start + 5;
     guest.pages.remove(&absent);
