@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Module = tuple[str, ...]
 
 _COMMENT_OR_STRING = re.compile(r'//[^\n]*|"(?:\\.|[^"\\])*"')
-_TESTS = re.compile(r"#\[cfg\(test\)\]\s*mod \w+(?:;| \{.*\Z)", re.DOTALL)
+_TESTS = re.compile(r"#\[cfg\(test\)\]\s*(?:#\[[^\]]*\]\s*)?mod \w+(?:;| \{.*\Z)", re.DOTALL)
 _USE = re.compile(r"^\s*(?P<public>pub(?:\([^)]*\))?\s+)?use\s+(?P<tree>[^;]+);", re.MULTILINE)
 _PATH = re.compile(r"(?<![\w:])(?:crate|super|self)(?:::\w+)+")
 _CHILD = re.compile(r"(?<![\w:])(\w+)::\w")

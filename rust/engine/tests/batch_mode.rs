@@ -11,7 +11,8 @@
     clippy::cast_precision_loss,
     clippy::cast_sign_loss,
     clippy::single_range_in_vec_init,
-    reason = "a test that meets the unexpected shall panic"
+    clippy::disallowed_methods,
+    reason = "a test that meets the unexpected should panic, and some wait and measure by the machine's clock"
 )]
 
 mod support;

@@ -8,10 +8,11 @@ use std::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use serde::Deserialize;
+use xenmig_hypervisor::{Clock, MachineClock};
 
 use crate::kinds::Kind;
 
@@ -181,9 +182,7 @@ pub(crate) fn spend_unmap(pages: u64) {
 
 fn spend(ns: u64) {
     if ns != 0 {
-        let start = Instant::now();
-        while start.elapsed() < Duration::from_nanos(ns) {
-            std::hint::spin_loop();
-        }
+        let start = MachineClock.now();
+        MachineClock.spend_until(start + Duration::from_nanos(ns));
     }
 }

@@ -46,12 +46,20 @@ pub trait Clock: Send + Sync + fmt::Debug {
 
     /// Returns at `until`, or at once if that is past.
     fn sleep_until(&self, until: Moment);
+
+    /// Spends the time until `until` as work would: exactly, and without giving the processor away.
+    fn spend_until(&self, until: Moment) {
+        while self.now() < until {
+            std::hint::spin_loop();
+        }
+    }
 }
 
 /// The machine's monotonic clock.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MachineClock;
 
+#[expect(clippy::disallowed_methods, reason = "the one place where time comes from the machine")]
 impl Clock for MachineClock {
     fn now(&self) -> Moment {
         static START: OnceLock<Instant> = OnceLock::new();
@@ -89,6 +97,10 @@ impl Clock for ManualClock {
         let until = u64::try_from(until.0.as_nanos()).unwrap_or(u64::MAX);
         self.nanoseconds.fetch_max(until, Ordering::SeqCst);
     }
+
+    fn spend_until(&self, until: Moment) {
+        self.sleep_until(until);
+    }
 }
 
 #[cfg(test)]
@@ -115,5 +127,7 @@ mod tests {
         clock.sleep_until(start + Duration::from_secs(3600));
         clock.sleep_until(start + Duration::from_secs(1));
         assert_eq!(clock.now(), Moment::at(Duration::from_secs(3600)));
+        clock.spend_until(start + Duration::from_secs(3601));
+        assert_eq!(clock.now(), Moment::at(Duration::from_secs(3601)));
     }
 }

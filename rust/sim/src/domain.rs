@@ -10,10 +10,11 @@ use std::{
     },
 };
 
-use xenmig_hypervisor::{HypervisorError, Process, ReservedGrant, Result};
+use xenmig_hypervisor::{Clock, HypervisorError, Process, ReservedGrant, Result};
 use xenmig_types::{DomainState, Domid, PAGE_SIZE_U64, Pfn};
 
 use crate::{
+    activity::Activity,
     blobs::BlobState,
     counters::{Calls, Counters, Verb},
     domain_config::DomainConfig,
@@ -25,9 +26,8 @@ use crate::{
     life::Life,
     machine::Machine,
     memory::available_bytes,
-    pv::{CannotBoot, Churn, Churning, PvConfig, PvDomain},
+    pv::{CannotBoot, Churn, PvConfig, PvDomain},
     script::{Action, Script, When},
-    vcpu_threads::Vcpus,
     workload::{Plan, Workload},
 };
 
@@ -47,8 +47,7 @@ pub struct SimDomain {
     pub(super) guest: Arc<Guest>,
     /// The control lock: held by whoever changes the domain's state, its pages or its log-dirty mode.
     pub(super) life: Arc<Mutex<Life>>,
-    threads: Mutex<Option<Vcpus>>,
-    churning: Mutex<Option<Churning>>,
+    activity: Activity,
     pub(super) blobs: Mutex<BlobState>,
     /// Whether there is a script, so that a call without one takes no lock.
     scripted: AtomicBool,
@@ -68,10 +67,11 @@ pub(super) struct Totals {
 }
 
 impl SimDomain {
-    /// Makes the domain and starts its vCPUs. `machine` is asked for if it is a PV guest.
+    /// Makes the domain and starts its vCPUs, which are threads unless there is a clock. `machine` is asked for if it is a PV guest.
     pub(super) fn new(
         domid: Domid,
         config: &DomainConfig,
+        clock: Option<&Arc<dyn Clock>>,
         machine: impl FnOnce() -> std::result::Result<Arc<Machine>, SimError>,
     ) -> std::result::Result<Self, SimError> {
         let layout = config.validate()?;
@@ -112,8 +112,7 @@ impl SimDomain {
             xen_mapped_pages: config.xen_mapped_pages,
             guest: Arc::new(guest),
             life: Arc::new(Mutex::new(Life::new(!config.populated))),
-            threads: Mutex::new(None),
-            churning: Mutex::new(None),
+            activity: Activity::new(clock),
             blobs: Mutex::new(blobs),
             scripted: AtomicBool::new(false),
             script: Mutex::default(),
@@ -198,16 +197,11 @@ impl SimDomain {
         self.process.check("set_workload")?;
         let ram_pages = self.guest.layout.ram_pages;
         workload.validate(ram_pages)?;
-        let mut threads = lock(&self.threads);
-        self.expect_state("change the workload of", &lock(&self.life), |state| state != DomainState::Dying)?;
-        if let Some(vcpus) = threads.take() {
-            vcpus.stop(&self.guest);
-        }
-        if workload.needs_threads() {
-            let plan = Plan::new(&workload, ram_pages);
-            let vcpus = Vcpus::start(&self.guest, plan, self.vcpus, self.seed);
-            *threads = Some(vcpus.map_err(SimError::system("starting a vCPU thread"))?);
-        }
+        self.catch_up();
+        let plan = workload.needs_threads().then(|| Plan::new(&workload, ram_pages));
+        self.activity.set_plan(&self.guest, plan, (self.vcpus, self.seed), || {
+            self.expect_alive("change the workload of")
+        })?;
         let script = if let Workload::Scripted(script) = workload { Some(script) } else { None };
         self.scripted.store(script.is_some(), Ordering::Release);
         *lock(&self.script) = Arc::new(script.unwrap_or_default());
@@ -226,16 +220,13 @@ impl SimDomain {
         if self.guest.pv.is_none() {
             return Err(SimError::invalid("only the kernel of a PV guest does something in the background"));
         }
-        let mut churning = lock(&self.churning);
-        self.expect_state("change the workload of", &lock(&self.life), |state| state != DomainState::Dying)?;
-        if let Some(churning) = churning.take() {
-            churning.stop(&self.guest);
-        }
-        if churn.is_any() {
-            let started = Churning::start(&self.guest, &self.life, churn);
-            *churning = Some(started.map_err(SimError::system("starting the kernel's thread"))?);
-        }
-        Ok(())
+        self.catch_up();
+        self.activity
+            .set_churn(&self.guest, &self.life, churn, || self.expect_alive("change the workload of"))
+    }
+
+    fn expect_alive(&self, op: &'static str) -> std::result::Result<(), SimError> {
+        self.expect_state(op, &lock(&self.life), |state| state != DomainState::Dying)
     }
 
     /// Injects a fault, beside those that are there.
@@ -261,10 +252,16 @@ impl SimDomain {
         counters
     }
 
-    /// Begins a call: counts it, lets the script act, and makes it fail if a fault says so. Returns how many calls of
+    /// Lets the guest do what has fallen due, if it has no threads for that.
+    pub(super) fn catch_up(&self) {
+        self.activity.catch_up(&self.guest, &self.life);
+    }
+
+    /// Begins a call: lets the guest catch up, counts the call, lets the script act, and makes it fail if a fault says so. Returns how many calls of
     /// the verb there were before.
     pub(super) fn enter(&self, verb: Verb) -> Result<u64> {
         self.process.check(verb.name())?;
+        self.catch_up();
         let number = self.calls.count(verb);
         if let Some(when) = When::before(verb, number) {
             self.play(when);
@@ -341,20 +338,12 @@ impl SimDomain {
         possible
     }
 
-    /// Ends the vCPU threads for good.
+    /// Ends the guest's threads for good.
     pub(super) fn end_threads(&self) {
-        let churning = lock(&self.churning).take();
-        match churning {
-            Some(churning) if self.process != Process::current() => std::mem::forget(churning),
-            Some(churning) => churning.stop(&self.guest),
-            None => {}
-        }
-        let threads = lock(&self.threads).take();
-        match threads {
-            // A child after fork has none of these threads, and may have a copy of a lock that one of them held.
-            Some(threads) if self.process != Process::current() => std::mem::forget(threads),
-            Some(threads) => threads.stop(&self.guest),
-            None => {}
+        if self.process == Process::current() {
+            self.activity.end(&self.guest);
+        } else {
+            self.activity.forget();
         }
     }
 }

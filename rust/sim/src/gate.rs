@@ -11,8 +11,10 @@ use std::{
         Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
+
+use xenmig_hypervisor::{Clock, MachineClock};
 
 /// Locks a mutex. What it guards here stays whole when a thread panics.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -79,10 +81,10 @@ impl Gate {
         if self.stoppers.load(Ordering::SeqCst) == 0 {
             return Duration::ZERO;
         }
-        let start = Instant::now();
+        let start = MachineClock.now();
         let shut = |_: &mut ()| self.stoppers.load(Ordering::SeqCst) != 0 && !quit.load(Ordering::SeqCst);
         drop(self.wake.wait_while(lock(&self.sleep), shut));
-        start.elapsed()
+        MachineClock.now().since(start)
     }
 
     /// Sleeps, unless `quit` is set.
@@ -109,6 +111,7 @@ impl Drop for Stopped<'_> {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "threads are tested by the machine's clock")]
 mod tests {
     use std::{thread, time::Instant};
 

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, OnceLock, PoisonError, RwLock},
 };
 
-use xenmig_hypervisor::Process;
+use xenmig_hypervisor::{Clock, Process};
 use xenmig_types::Domid;
 
 use crate::{
@@ -24,6 +24,8 @@ pub struct SimHost {
     domains: Arc<RwLock<BTreeMap<Domid, Arc<SimDomain>>>>,
     pub(crate) claims: Claims,
     machine_frames: u64,
+    /// `None` for the machine's.
+    pub(super) clock: Option<Arc<dyn Clock>>,
     /// Made when the first PV guest is: nobody else has frames.
     machine: Arc<OnceLock<Arc<Machine>>>,
 }
@@ -50,8 +52,20 @@ impl SimHost {
             domains: Arc::default(),
             claims: Claims::default(),
             machine_frames: frames,
+            clock: None,
             machine: Arc::default(),
         }
+    }
+
+    /// Puts the host on a clock, for the domains that are made after this.
+    ///
+    /// They have no threads. A guest does what falls due on this clock when the next call on its domain begins: a verb,
+    /// a suspension, a change of its workload. So with a [`ManualClock`](xenmig_hypervisor::ManualClock), the same
+    /// configuration and the same calls give the same memory and the same dirty pages, every time.
+    #[must_use]
+    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = Some(clock);
+        self
     }
 
     /// Makes a domain and lets it run; an empty one, to be restored into, stays paused.
@@ -71,7 +85,7 @@ impl SimHost {
                 .find(|domid| !domains.contains_key(domid))
                 .ok_or(SimError::NoFreeDomid)?,
         };
-        let domain = Arc::new(SimDomain::new(domid, &config, || self.machine())?);
+        let domain = Arc::new(SimDomain::new(domid, &config, self.clock.as_ref(), || self.machine())?);
         domains.insert(domid, Arc::clone(&domain));
         Ok(domain)
     }

@@ -5,7 +5,7 @@
 use std::{
     borrow::Cow,
     sync::{Arc, atomic::Ordering},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use xenmig_hypervisor::{
@@ -87,7 +87,7 @@ impl SimDomain {
 
 impl Hypervisor for SimHost {
     fn clock(&self) -> &dyn Clock {
-        &MachineClock
+        self.clock.as_deref().unwrap_or(&MachineClock)
     }
 
     fn version(&self) -> Result<XenVersion> {
@@ -154,7 +154,7 @@ impl Hypervisor for SimHost {
         let _life = lock(&domain.life);
         domain.check_bitmap(Verb::Clean, bitmap.as_deref())?;
         let guest = &domain.guest;
-        let start = Instant::now();
+        let start = self.clock().now();
         let stopped = guest.gate.stop();
         if pass == CleanPass::Final {
             let mapped = guest.xen_mapped().iter().filter(|pfn| guest.memory.populated().get(pfn.0));
@@ -168,7 +168,7 @@ impl Hypervisor for SimHost {
         }
         guest.logdirty.forget(cleared);
         drop(stopped);
-        domain.totals.clean_ns.fetch_add(nanoseconds(start.elapsed()), Ordering::AcqRel);
+        domain.totals.clean_ns.fetch_add(nanoseconds(self.clock().now().since(start)), Ordering::AcqRel);
         Ok(counts)
     }
 
@@ -180,12 +180,12 @@ impl Hypervisor for SimHost {
             // One number needs no stop to be consistent.
             return Ok(domain.guest.logdirty.counts());
         };
-        let start = Instant::now();
+        let start = self.clock().now();
         let stopped = domain.guest.gate.stop();
         let counts = domain.guest.logdirty.counts();
         domain.guest.logdirty.copy(bitmap);
         drop(stopped);
-        domain.totals.peek_ns.fetch_add(nanoseconds(start.elapsed()), Ordering::AcqRel);
+        domain.totals.peek_ns.fetch_add(nanoseconds(self.clock().now().since(start)), Ordering::AcqRel);
         Ok(counts)
     }
 
@@ -206,7 +206,7 @@ impl Hypervisor for SimHost {
     }
 
     fn map(&self, domid: Domid, gfns: &[Gfn], access: Access) -> Result<ForeignPages> {
-        let start = Instant::now();
+        let start = self.clock().now();
         let (domain, number) = self.enter_numbered(Verb::Map, domid)?;
         require(!gfns.is_empty(), Verb::Map, domid, libc::EINVAL)?;
         let existing = gfns.iter().map(|gfn| domain.pfn_of(*gfn)).filter(|pfn| domain.is_populated(*pfn));
@@ -226,9 +226,7 @@ impl Hypervisor for SimHost {
             Some(MapFaults { ns_per_page, errnos }) => {
                 let pages = memory.map(frames, access, true, |gfn| errnos.get(&gfn.0).copied().map(Errno));
                 let cost = Duration::from_nanos(ns_per_page.saturating_mul(gfns.len() as u64));
-                while start.elapsed() < cost {
-                    std::hint::spin_loop();
-                }
+                self.clock().spend_until(start + cost);
                 pages
             }
         };

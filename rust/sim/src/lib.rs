@@ -33,6 +33,7 @@
 //! # Ok::<(), xenmig_sim::SimError>(())
 //! ```
 
+mod activity;
 mod bits;
 mod blobs;
 mod claims;
@@ -58,6 +59,7 @@ mod pv;
 mod raw;
 mod region;
 mod script;
+mod vcpu;
 mod vcpu_threads;
 mod workload;
 

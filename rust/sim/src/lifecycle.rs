@@ -59,6 +59,7 @@ impl SimDomain {
     /// [`SimError::WrongState`] if it is paused or destroyed.
     pub fn pause(&self) -> std::result::Result<(), SimError> {
         self.process.check("pause")?;
+        self.catch_up();
         let allowed = |state| matches!(state, DomainState::Running | DomainState::Shutdown { .. });
         self.change("pause", allowed, |life| life.paused = true)
     }
@@ -70,6 +71,7 @@ impl SimDomain {
     /// [`SimError::WrongState`] if it is running or destroyed; [`SimError::Unsound`] as for [`SimDomain::resume`].
     pub fn unpause(&self) -> std::result::Result<(), SimError> {
         self.process.check("unpause")?;
+        self.catch_up();
         let allowed = |state| matches!(state, DomainState::Paused | DomainState::Shutdown { .. });
         self.change("unpause", allowed, |life| life.paused = false)
     }

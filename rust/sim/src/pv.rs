@@ -21,6 +21,7 @@ mod actions;
 mod boot;
 mod check;
 mod churn;
+mod churn_thread;
 mod kernel;
 mod normal;
 mod p2m;
@@ -36,7 +37,9 @@ mod tables;
 mod vcpus;
 mod view;
 
-pub(crate) use self::{boot::CannotBoot, churn::Churning, pv_domain::PvDomain, pv_guest::PvGuest};
+pub(crate) use self::{
+    boot::CannotBoot, churn::ChurnPace, churn_thread::ChurnThread, pv_domain::PvDomain, pv_guest::PvGuest,
+};
 pub use self::{
     pte::{PteAt, PteChange},
     pv_config::{Churn, P2mForm, PvConfig},

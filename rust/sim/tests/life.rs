@@ -6,7 +6,8 @@
     clippy::indexing_slicing,
     clippy::panic,
     clippy::cast_possible_truncation,
-    reason = "a test that meets the unexpected shall panic"
+    clippy::disallowed_methods,
+    reason = "a test that meets the unexpected should panic, and some wait and measure by the machine's clock"
 )]
 
 mod support;

@@ -101,6 +101,12 @@ impl PvGuest<'_> {
         self.pv.frame(pfn).is_some() && self.pv.is_data(pfn)
     }
 
+    /// Takes a page of data away from the workload: when this returns, no vCPU is about to write to it.
+    pub(super) fn withdraw(&self, page: Pfn) {
+        self.pv.reserved.set(page.0);
+        drop(self.guest.gate.stop());
+    }
+
     /// Writes an entry of an L1 table.
     pub(super) fn write_pte(&self, kernel: &mut Kernel, at: PteAt, change: PteChange) -> bool {
         let old = self.pte(at);
@@ -177,6 +183,7 @@ impl PvGuest<'_> {
         let Some((slot, frame)) = free.zip(self.pv.frame(page)).filter(|_| self.is_plain(page)) else {
             return false;
         };
+        self.withdraw(page);
         self.unmap_everywhere(page);
         self.fill(page, 0);
         let neighbours = (1..).map(|step| Pfn((page.0 + step * 7) % self.pv.end().max(1)));
@@ -186,10 +193,15 @@ impl PvGuest<'_> {
                 self.store(page, slot, value.unwrap_or(0));
             }
         }
-        if !self.promote(page, 1) {
+        let promoted = self.promote(page, 1);
+        if promoted {
+            self.pv.set_page_type(page, pinned(PageType::L1));
+        }
+        // From now on its type keeps the workload away.
+        self.pv.reserved.clear(page.0);
+        if !promoted {
             return false;
         }
-        self.pv.set_page_type(page, pinned(PageType::L1));
         self.map_directly(kernel, page);
         self.store(kernel.user_table, slot, entry(frame, flag::KERNEL | flag::USER));
         true

@@ -1,29 +1,19 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! What the kernel of a PV guest does in the background: random steps, in a thread of its own or where a script wants
-//! them. The thread takes the control lock for each step, so a CLEAN or a suspension comes between two of them; an entry
-//! that was torn stays so until a later step mends it, or the guest suspends itself.
+//! What the kernel of a PV guest does in the background: random steps, as they fall due or where a script wants them.
+//! Each step that falls due takes the control lock, so a CLEAN or a suspension comes between two of them. An entry that
+//! was torn stays so until a later step mends it, or the guest suspends itself.
 
-use std::{
-    io,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::{self, JoinHandle},
-    time::{Duration, Instant},
-};
+use std::{sync::Mutex, time::Duration};
 
 use xenmig_types::{DomainState, Pfn, pv::Pte};
 
 use super::{Churn, PteAt, PteChange, PvGuest, kernel::Kernel, tables::SLOTS};
-use crate::{gate::lock, guest::Guest, life::Life};
+use crate::{gate::lock, guest::Guest, life::Life, vcpu::LAG};
 
 /// The shortest sleep between two looks at what is due.
 const SLICE: Duration = Duration::from_millis(1);
 /// The longest.
 const LONGEST_SLEEP: Duration = Duration::from_millis(20);
-/// What a thread that got no CPU time catches up on.
-const LAG: Duration = Duration::from_millis(50);
 /// How often a page of a kind is looked for at random.
 const TRIES: u32 = 32;
 /// The most page tables that the user has at a time.
@@ -114,45 +104,31 @@ impl PvGuest<'_> {
     }
 }
 
-/// The running thread. It is joined by [`Churning::stop`].
+/// The steps of a [`Churn`] as they fall due.
 #[derive(Debug)]
-pub(crate) struct Churning {
-    quit: Arc<AtomicBool>,
-    thread: JoinHandle<()>,
+pub(crate) struct ChurnPace {
+    rates: [f64; KINDS.len()],
+    due: [f64; KINDS.len()],
 }
 
-impl Churning {
-    /// Starts the thread.
-    pub(crate) fn start(guest: &Arc<Guest>, life: &Arc<Mutex<Life>>, churn: Churn) -> io::Result<Self> {
-        let quit = Arc::new(AtomicBool::new(false));
-        let (guest, life, told) = (Arc::clone(guest), Arc::clone(life), Arc::clone(&quit));
-        let body = move || run(&guest, &life, churn, &told);
-        let thread = thread::Builder::new().name("sim-pv-kernel".to_owned()).spawn(body)?;
-        Ok(Self { quit, thread })
+impl ChurnPace {
+    /// Begins with nothing due.
+    pub(crate) fn new(churn: Churn) -> Self {
+        let rates = [churn.ptes_per_s, churn.tables_per_s, churn.balloons_per_s];
+        Self { rates, due: [0.0; KINDS.len()] }
     }
 
-    /// Ends the thread and waits for it. The caller does not hold the control lock.
-    pub(crate) fn stop(self, guest: &Guest) {
-        guest.gate.tell(&self.quit);
-        // A thread that panicked has nothing to clean up: its locks are released.
-        let _ = self.thread.join();
-    }
-}
-
-fn run(guest: &Guest, life: &Mutex<Life>, churn: Churn, quit: &AtomicBool) {
-    let rates = [churn.ptes_per_s, churn.tables_per_s, churn.balloons_per_s];
-    let mut due = [0.0_f64; KINDS.len()];
-    let mut last = Instant::now();
-    while !quit.load(Ordering::SeqCst) {
-        // A guest does not notice the time for which it is stopped.
-        last += guest.gate.wait_open(quit);
-        let now = Instant::now();
-        let time_s = now.duration_since(last).min(LAG).as_secs_f64();
-        last = now;
-        let mut sleep = LONGEST_SLEEP;
-        for ((kind, rate), due) in KINDS.into_iter().zip(rates).zip(&mut due) {
-            *due = (*due + rate * time_s).min((rate * LAG.as_secs_f64()).max(1.0));
-            while *due >= 1.0 && !quit.load(Ordering::SeqCst) {
+    /// Does the steps that fall due in this time, at most [`LAG`], until `quit` says so or the domain stops running.
+    pub(crate) fn run_for(
+        &mut self,
+        guest: &Guest,
+        life: &Mutex<Life>,
+        time: Duration,
+        quit: impl Fn() -> bool,
+    ) {
+        for ((kind, rate), due) in KINDS.into_iter().zip(self.rates).zip(&mut self.due) {
+            *due = (*due + rate * time.as_secs_f64()).min((rate * LAG.as_secs_f64()).max(1.0));
+            while *due >= 1.0 && !quit() {
                 *due -= 1.0;
                 let life = lock(life);
                 if life.state() != DomainState::Running {
@@ -162,11 +138,16 @@ fn run(guest: &Guest, life: &Mutex<Life>, churn: Churn, quit: &AtomicBool) {
                     guest.pv().is_some_and(|pv| pv.step(|pv, kernel| pv.churn_once(kernel, kind)));
                 drop(life);
             }
-            if rate > 0.0 {
-                let next_s = ((1.0 - *due) / rate).clamp(0.0, LONGEST_SLEEP.as_secs_f64());
-                sleep = sleep.min(Duration::from_secs_f64(next_s));
-            }
         }
-        guest.gate.doze(sleep.max(SLICE), quit);
+    }
+
+    /// Returns how long to sleep before the next step falls due.
+    pub(crate) fn idle_time(&self) -> Duration {
+        let mut sleep = LONGEST_SLEEP;
+        for (rate, due) in self.rates.into_iter().zip(self.due).filter(|(rate, _)| *rate > 0.0) {
+            let next_s = ((1.0 - due) / rate).clamp(0.0, LONGEST_SLEEP.as_secs_f64());
+            sleep = sleep.min(Duration::from_secs_f64(next_s));
+        }
+        sleep.max(SLICE)
     }
 }

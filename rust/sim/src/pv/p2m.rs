@@ -80,9 +80,9 @@ impl PvGuest<'_> {
         let first = Pte(self.load(at.table, 0));
         let shared = (0..SLOTS).all(|slot| self.load(at.table, slot) == first.0);
         let Some(leaf) = self.spare_page(kernel).filter(|_| !shared) else { return false };
+        self.withdraw(leaf);
         self.unmap_everywhere(leaf);
         self.fill(leaf, u64::MAX);
-        self.pv.reserved.set(leaf.0);
         let Some(frame) = self.pv.frame(leaf) else { return false };
         self.map_directly(kernel, leaf);
         self.store(at.table, at.slot.into(), entry(frame, flag::KERNEL));
