@@ -380,6 +380,18 @@ def test_a_peer_that_takes_nothing_for_the_sockets_timeout_ends_the_save(
     assert_untouched(domain)
 
 
+def test_a_peer_that_sends_nothing_for_the_sockets_timeout_ends_the_restore(
+    host: Host, empty_domain: Domain
+) -> None:
+    ours, theirs = socket.socketpair()
+    theirs.settimeout(0.3)
+    with ours, theirs, theirs.makefile("rb") as made:
+        for source in (theirs, made):
+            with pytest.raises(TransportError) as caught:
+                restore(empty_domain.domid, source, host=host, stall_timeout_s=60)
+            assert caught.value.errno == errno.ETIMEDOUT
+
+
 def test_verify_without_a_live_save_is_a_mistake(host: Host, domain: Domain, tmp_path: Path) -> None:
     with (tmp_path / "stream").open("wb") as file:
         file.write(b"x")
