@@ -70,6 +70,10 @@ def test_the_file_says_everything(file: Path) -> None:
         ({"XENMIG_LOG": "other"}, {"log": Path("other"), "policy": "mine:Policy"}),
         ({"XENMIG_LOG": ""}, {"log": None}),
         ({"XENMIG_STOCK_HELPER": "/x"}, {"stock_helper": Path("/x")}),
+        ({}, {"stall_timeout_s": 60.0}),
+        ({"XENMIG_STALL_TIMEOUT": ""}, {"stall_timeout_s": 60.0}),
+        ({"XENMIG_STALL_TIMEOUT": "1.5"}, {"stall_timeout_s": 1.5}),
+        ({"XENMIG_STALL_TIMEOUT": "0"}, {"stall_timeout_s": 0.0}),
         (
             {"XENMIG_POLICY": "libxc"},
             {"policy": "libxc", "policy_args": {}, "policy_from": "environment", "consult": "round"},
@@ -100,6 +104,10 @@ def test_the_environment_wins(file: Path, environment: dict[str, str], wanted: d
         ("skip_redirtied = 1\n", "skip_redirtied is 1: give true or false"),
         ('log = "xenmig.jsonl"\n', "log is 'xenmig.jsonl': give the full path of a file"),
         ('stock_helper = ""\n', "stock_helper is '': give the full path"),
+        ("stall_timeout_s = -1\n", "stall_timeout_s is -1: give a number of seconds, or 0 for no limit"),
+        ("stall_timeout_s = true\n", "stall_timeout_s is True: give a number"),
+        ('stall_timeout_s = "1"\n', "stall_timeout_s is '1': give a number"),
+        ("stall_timeout_s = inf\n", "stall_timeout_s is inf: give a number"),
         ("policy = \n", "cannot be used: Invalid value"),
         ("\x00", "cannot be used"),
         ("skip_redirtied = true\n", 'skip_redirtied needs consult = "batch"'),
@@ -124,6 +132,9 @@ def test_a_file_that_makes_no_sense(file: Path, text: str, message: str) -> None
             "XENMIG_POLICY_ARGS: 'rounds' is no policy",
         ),
         ({"XENMIG_POLICY": "libxc", "XENMIG_POLICY_ARGS": "a='"}, "XENMIG_POLICY_ARGS: No closing quotation"),
+        ({"XENMIG_STALL_TIMEOUT": "soon"}, "XENMIG_STALL_TIMEOUT is 'soon': give a number of seconds"),
+        ({"XENMIG_STALL_TIMEOUT": "nan"}, "XENMIG_STALL_TIMEOUT is 'nan': give a number of seconds"),
+        ({"XENMIG_STALL_TIMEOUT": "-1"}, "XENMIG_STALL_TIMEOUT is '-1': give a number of seconds"),
     ],
 )
 def test_an_environment_that_makes_no_sense(environment: dict[str, str], message: str) -> None:

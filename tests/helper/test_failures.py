@@ -50,6 +50,26 @@ def test_a_full_disk(starter: Starter, helper: Path) -> None:
     assert_untouched(saved)
 
 
+@pytest.mark.parametrize("by", ["environment", "file"])
+def test_a_receiver_that_stalls_while_the_guest_is_suspended(
+    starter: Starter, helper: Path, tmp_path: Path, by: str
+) -> None:
+    ours, theirs = os.pipe()
+    (tmp_path / "xenmig.toml").write_text("stall_timeout_s = 0.3\n")
+    settings = {
+        "environment": {"XENMIG_STALL_TIMEOUT": "0.3"},
+        "file": {"XENMIG_CONFIG": str(tmp_path / "xenmig.toml")},
+    }
+    saved = starter.save(helper, IDLE, theirs, flags=0, environment=settings[by])
+    os.close(theirs)
+    saved.run()
+    os.close(ours)
+    assert saved.completed == (-1, errno.ETIMEDOUT)
+    [error] = saved.logged("error")
+    assert "the other end has taken nothing for" in error
+    assert error.endswith("the guest is suspended, and the toolstack is to resume it")
+
+
 @pytest.mark.parametrize("flags", [LIVE, 0])
 def test_a_host_that_cannot_log(starter: Starter, helper: Path, tmp_path: Path, flags: int) -> None:
     def no_logdirty(door: Door) -> None:
@@ -72,7 +92,7 @@ def test_log_dirty_mode_that_stays_on_is_said(starter: Starter, helper: Path, tm
             helper,
             IDLE,
             fd,
-            before=lambda door: door.inject(fault="errno", kind="shadow_off", errno=errno.EBUSY, times=9),
+            before=lambda door: door.inject(fault="errno", kind="shadow_off", errno=errno.EPERM, times=9),
         ).run()
     assert saved.completed == (0, 0)
     assert any("log-dirty mode is still on" in warning for warning in saved.logged("warning"))

@@ -24,6 +24,7 @@ INTERNAL = {
     "xenmig.helper": "the save helper, a program",
     "xenmig.policy_arguments": "behind BasePolicy",
     "xenmig.progress_text": "texts of the programs",
+    "xenmig.xen.state": "behind Xen.suspend and the save helper",
     "xenmig.xen.suspension": "behind Xen.suspend",
     "xenmig.xen.xenstore": "behind Xen.suspend",
 }

@@ -3,7 +3,8 @@
 
 ::
 
-    XENMIG_POLICY, XENMIG_POLICY_ARGS, XENMIG_LOG, XENMIG_STOCK_HELPER      win over
+    XENMIG_POLICY, XENMIG_POLICY_ARGS, XENMIG_LOG, XENMIG_STOCK_HELPER,
+    XENMIG_STALL_TIMEOUT                                                    win over
     /etc/xenmig.toml, or the file that XENMIG_CONFIG names                  which wins over the defaults
 
 The file's keys are the attributes of :class:`Configuration`. An unknown key is an error: a policy that is not
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 
 __all__ = ["DEFAULT_FILE", "Configuration", "ConfigurationError", "load", "paths_only"]
 
+#: What xenmig.save takes at most.
+_MAX_SECONDS = 1e9
+_SECONDS = "a number of seconds, or 0 for no limit"
+
 DEFAULT_FILE = Path("/etc/xenmig.toml")
 """The file that is read if ``XENMIG_CONFIG`` names no other. It need not exist."""
 
@@ -47,6 +52,8 @@ class Configuration:
         skip_redirtied: Whether pages that are dirty again are left out of a round.
         log: A file to which each save appends a line of JSON.
         stock_helper: libxl's own helper, for what is not done here; ``None`` looks for it.
+        stall_timeout_s: How many seconds the other end may take nothing while the guest is suspended; 0 is no
+            limit.
     """
 
     policy: str | None = None
@@ -56,6 +63,7 @@ class Configuration:
     skip_redirtied: bool = False
     log: Path | None = None
     stock_helper: Path | None = None
+    stall_timeout_s: float = 60.0
 
 
 def load(environment: Mapping[str, str]) -> Configuration:
@@ -72,6 +80,8 @@ def load(environment: Mapping[str, str]) -> Configuration:
         changes |= {"policy": policy or None, "policy_args": {}, "policy_from": named_by}
     if arguments := environment.get("XENMIG_POLICY_ARGS"):
         changes["policy_args"] = _policy_args(arguments)
+    if timeout := environment.get("XENMIG_STALL_TIMEOUT"):
+        changes["stall_timeout_s"] = _stall_timeout(timeout)
     configuration = replace(configuration, **changes)
     if configuration.policy_args and configuration.policy is None:
         raise ConfigurationError("there are arguments for a policy, and no policy: set XENMIG_POLICY")
@@ -107,6 +117,16 @@ def _policy_args(text: str) -> dict[str, object]:
         raise ConfigurationError(f"XENMIG_POLICY_ARGS: {error}") from None
 
 
+def _stall_timeout(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1
+    if not 0 <= seconds <= _MAX_SECONDS:
+        raise ConfigurationError(f"XENMIG_STALL_TIMEOUT is {text!r}: give {_SECONDS}")
+    return seconds
+
+
 def _read_file(named: str | None) -> Configuration:
     path = DEFAULT_FILE if named is None else Path(named)
     if named == "" or (named is None and not path.exists()):
@@ -122,13 +142,14 @@ def _read_file(named: str | None) -> Configuration:
 
 
 def _from_table(table: dict[str, Any], path: Path) -> Configuration:
-    expected: dict[str, tuple[type, str]] = {
+    expected: dict[str, tuple[type | tuple[type, ...], str]] = {
         "policy": (str, "a text"),
         "policy_args": (dict, "a table"),
         "consult": (str, '"round" or "batch"'),
         "skip_redirtied": (bool, "true or false"),
         "log": (str, "the full path of a file"),
         "stock_helper": (str, "the full path of a file"),
+        "stall_timeout_s": ((int, float), _SECONDS),
     }
     if unknown := sorted(set(table) - set(expected)):
         known = ", ".join(expected)
@@ -137,6 +158,8 @@ def _from_table(table: dict[str, Any], path: Path) -> Configuration:
     for key, value in table.items():
         kind, words = expected[key]
         wrong = not isinstance(value, kind) or (key == "consult" and value not in {"round", "batch"})
+        if key == "stall_timeout_s" and not wrong:
+            wrong = isinstance(value, bool) or not 0 <= value <= _MAX_SECONDS
         if key in {"log", "stock_helper"} and not wrong:
             # There is no telling which directory a toolstack works in.
             values[key] = Path(value)

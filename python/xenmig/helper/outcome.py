@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xenmig.errors import DomainRefused, PolicyAbort, PolicyError, XenmigError
+from xenmig.errors import DomainRefused, PolicyAbort, PolicyError, SaveInProgress, XenmigError
 from xenmig.helper.channel import LibxlGone
 from xenmig.helper.signals import Interrupted
 from xenmig.progress_text import format_bytes
@@ -91,6 +91,7 @@ class Failure:
         for kind, meaning in (
             (Interrupted, errno.EINTR),
             (LibxlGone, errno.EPIPE),
+            (SaveInProgress, errno.EBUSY),
             (DomainRefused, errno.EOPNOTSUPP),
             ((ValueError, TypeError), errno.EINVAL),
         ):

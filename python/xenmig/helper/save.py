@@ -38,6 +38,8 @@ class Save:
         policy: Who decides when the precopy ends; ``None`` is libxc's own rule.
         consult: How often it is asked.
         skip_redirtied: Whether pages that are dirty again are left out of a round.
+        stall_timeout_s: How many seconds the other end may take nothing while the guest is suspended;
+            ``None`` is no limit.
     """
 
     request: SaveRequest
@@ -45,6 +47,7 @@ class Save:
     policy: Policy | None
     consult: Consult | None
     skip_redirtied: bool
+    stall_timeout_s: float | None = None
 
     def run(self, libxl: Libxl, signals: Signals) -> SaveResult | Failure:
         """Saves the domain. Whatever happens comes back as a value."""
@@ -76,6 +79,7 @@ class Save:
                 on_progress=_Progress(libxl, signals, live=request.live),
                 progress_interval_s=PROGRESS_INTERVAL_S,
                 skip_redirtied=self.skip_redirtied,
+                stall_timeout_s=self.stall_timeout_s,
             )
         except BaseException as error:  # noqa: BLE001 - a policy may raise anything, and libxl is to hear of it
             return self._failure(error, policy)

@@ -83,7 +83,14 @@ class Start:
         configuration = self._read_configuration()
         host = Xen()
         _keep(request.io_fd, request.recv_fd)
-        return Save(request, host, self._policy(), configuration.consult, configuration.skip_redirtied)
+        return Save(
+            request,
+            host,
+            self._policy(),
+            configuration.consult,
+            configuration.skip_redirtied,
+            configuration.stall_timeout_s or None,
+        )
 
     def _prepare_restore(self, request: RestoreRequest) -> Restore:
         self._restoring = request.domid

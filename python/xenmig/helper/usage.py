@@ -21,11 +21,13 @@ Environment:
     XENMIG_LOG           a file to which each save appends a line of JSON
     XENMIG_STOCK_HELPER  libxl's own helper, if it is in none of the usual places
     XENMIG_CONFIG        the configuration file, instead of /etc/xenmig.toml
+    XENMIG_STALL_TIMEOUT for how many seconds the other end may take nothing while the guest is suspended;
+                         then the save fails; default 60; 0: no limit
     XENMIG_RUN_DIR       the directory of the locks that keep two saves of one domain apart, instead of
                          /run/xenmig
 
 The configuration file (TOML) may have: policy, policy_args (a table), consult ("round" or "batch"),
-skip_redirtied, log, stock_helper. The environment wins over it.
+skip_redirtied, log, stock_helper, stall_timeout_s. The environment wins over it.
 
 Options:
     --help     print this

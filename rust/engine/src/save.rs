@@ -30,7 +30,7 @@ mod write;
 
 use std::panic::{self, AssertUnwindSafe};
 
-use xenmig_hypervisor::{CleanPass, Hypervisor, Sink};
+use xenmig_hypervisor::{CleanPass, Hypervisor, SaveClaim, Sink};
 use xenmig_types::{DomainInfo, DomainState, Domid, Pfn};
 
 pub use options::SaveOptions;
@@ -80,10 +80,10 @@ pub fn save(
     let mut claim = None;
     // A panic must not leave the guest suspended.
     let result = panic::catch_unwind(AssertUnwindSafe(|| {
-        claim = Some(host.claim_save(domid)?);
+        let claim = &*claim.insert(host.claim_save(domid)?);
         let mut watch = SaveWatch::new(host, &mut *caller, options.progress_interval, options.peer_timeout);
         let info = check(domain, options, &mut watch)?;
-        let mut save = Save::new(domain, &info, sink, options, policy, watch)?;
+        let mut save = Save::new(domain, &info, claim, sink, options, policy, watch)?;
         if options.live {
             live(&mut save, &mut aftermath)?
         } else {
@@ -187,6 +187,7 @@ impl<'a> Save<'a> {
     fn new(
         domain: Domain<'a>,
         info: &DomainInfo,
+        claim: &'a SaveClaim,
         sink: &'a mut Sink,
         options: &'a SaveOptions,
         policy: &'a mut dyn Policy,
@@ -205,7 +206,7 @@ impl<'a> Save<'a> {
             claims: Claims::new(bitmap)?,
             prepare: Prepare::new(domain, guest),
             write: Write::new(sink),
-            decide: Decide::new(domain, watch, policy, options, ledger),
+            decide: Decide::new(domain, claim, watch, policy, options, ledger),
             pfns: Vec::with_capacity(MAX_BATCH_PAGES),
             batch: Prepared::new(),
         })

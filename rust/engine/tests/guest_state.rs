@@ -16,7 +16,7 @@
 
 mod support;
 
-use std::{os::fd::AsRawFd, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use support::{
     Mine, Saved,
@@ -27,10 +27,9 @@ use support::{
     toolstack::{Asked, Resumes, Suspends, Toolstack},
 };
 use xenmig_engine::{
-    Caller, CallerError, Decision, GuestState, Interrupt, Phase, Policy, PrecopyStats, SaveError,
-    SaveOptions, Verdict,
+    CallerError, Decision, GuestState, Phase, Policy, PrecopyStats, SaveError, SaveOptions, Verdict,
 };
-use xenmig_hypervisor::{ClaimError, Errno, Hypervisor, Sink};
+use xenmig_hypervisor::{Errno, Hypervisor};
 use xenmig_sim::{Action, Fault, Script, SimDomain, SimHost, Verb, When};
 use xenmig_types::{DomainInfo, DomainState, Pfn};
 
@@ -228,100 +227,6 @@ fn a_guest_that_was_suspended_by_somebody_else_stays_suspended() {
     nothing_lost(&host, &domain, &saved);
 }
 
-/// Does something to the domain when the first round has been sent, and has the guest suspended then.
-struct Meddler<F>(F);
-
-impl<F: FnMut()> Policy for Meddler<F> {
-    fn decide(&mut self, stats: &PrecopyStats) -> Result<Verdict, CallerError> {
-        if stats.phase != Phase::AfterRound {
-            return Ok(Decision::Continue.into());
-        }
-        (self.0)();
-        Ok(Decision::StopAndCopy.into())
-    }
-}
-
-/// A toolstack suspends the guest while a save sends its memory: the save fails, and leaves the guest to it.
-#[test]
-fn a_guest_that_someone_else_suspends_during_the_precopy_stays_suspended() {
-    for suspends in [Suspends::Works, Suspends::Refuses] {
-        let host = SimHost::new();
-        let domain = domain(&host);
-        let mut toolstack = Toolstack { suspends, ..Toolstack::new(&domain) };
-        let mut policy = Meddler(|| domain.suspend().unwrap());
-        let saved = save_to_file(&host, &domain, &options(true), Some(&mut policy), &mut toolstack);
-        let failure = saved.failure();
-        assert!(matches!(failure.error, SaveError::Suspend(_)), "{failure}");
-        assert_eq!(failure.guest, GuestState::Suspended);
-        assert!(domain.state().is_suspended(), "it was not suspended by this save");
-        assert!(!toolstack.asked.contains(&Asked::Resume));
-        failed_cleanly(&domain, &saved);
-    }
-}
-
-/// A second save is refused before it touches anything, and the first one loses nothing by it.
-#[test]
-fn a_second_save_of_the_domain_is_refused() {
-    let host = SimHost::new();
-    let (domain, other) = (domain(&host), domain(&host));
-    let tap = Tap::new(&host);
-    let mut refused = 0;
-    let mut policy = Meddler(|| {
-        for live in [true, false] {
-            let mut toolstack = Toolstack::new(&domain);
-            let second = save(&tap, &domain, live, &mut toolstack);
-            let SaveError::Claim(ClaimError::Held { holder: Some(holder), .. }) = &second.failure().error
-            else {
-                panic!("{}", second.failure())
-            };
-            assert_eq!(holder.pid, std::process::id());
-            assert_eq!(second.failure().guest, GuestState::Running);
-            assert_eq!((second.written, toolstack.asked.len()), (0, 0));
-            refused += 1;
-        }
-        assert_eq!(tap.verbs(), ["info"; 2], "nothing but the guest's state was asked for");
-        save(&host, &other, true, &mut Toolstack::new(&other)).report();
-    });
-    let mut toolstack = Toolstack::new(&domain);
-    let first = save_to_file(&host, &domain, &options(true), Some(&mut policy), &mut toolstack);
-    first.report();
-    nothing_lost(&host, &domain, &first);
-    assert_eq!(refused, 2);
-    // The claim ends with the save, and that of a save which fails.
-    let mut toolstack = Toolstack { suspends: Suspends::Refuses, ..Toolstack::new(&domain) };
-    assert!(matches!(save(&host, &domain, true, &mut toolstack).failure().error, SaveError::Suspend(_)));
-    let mut toolstack = Toolstack { suspends: Suspends::Pretends, ..Toolstack::new(&domain) };
-    save(&host, &domain, true, &mut toolstack).report();
-}
-
-/// A save keeps its claim until the guest that it suspended is running again.
-#[test]
-fn no_other_save_begins_before_the_guest_is_resumed() {
-    struct Resumer<'a>(&'a SimHost, &'a SimDomain);
-    impl Caller for Resumer<'_> {
-        fn suspend(&mut self) -> Result<(), CallerError> {
-            self.1.suspend()?;
-            Err(Mine("suspend").into())
-        }
-
-        fn resume(&mut self) -> Result<bool, CallerError> {
-            let second = save(self.0, self.1, false, &mut Toolstack::new(self.1));
-            assert!(matches!(second.failure().error, SaveError::Claim(_)), "{}", second.failure());
-            self.1.resume()?;
-            Ok(true)
-        }
-    }
-    impl Interrupt for Resumer<'_> {}
-    let host = SimHost::new();
-    let domain = domain(&host);
-    let file = tempfile::tempfile().unwrap();
-    let mut sink = Sink::new(file.as_raw_fd()).unwrap();
-    let mut resumer = Resumer(&host, &domain);
-    let failure = xenmig_engine::save(&host, domain.domid(), &mut sink, &options(true), None, &mut resumer)
-        .unwrap_err();
-    assert_eq!(failure.guest, GuestState::Resumed);
-}
-
 /// A page that comes to be behind the end of the p2m while the save is under way is not lost without a word.
 #[test]
 fn a_p2m_that_grows_is_noticed() {
@@ -379,7 +284,8 @@ fn the_order_of_things() {
     );
     // 60 pages are dirty in the second round, then none: libxc's rule stops in front of the third.
     let live = ["enable", "types", "map", "clean", "types", "map", "clean"];
-    let last = ["info", "nr_gpfns", "clean final", "tsc", "context", "param", "off"];
+    // The last look is whether the guest has stayed suspended.
+    let last = ["info", "nr_gpfns", "clean final", "tsc", "context", "param", "info", "off"];
     assert_eq!(verbs[from..], [&live[..], &last].concat());
     assert_eq!(domain.state(), DomainState::Shutdown { reason: DomainState::SHUTDOWN_SUSPEND });
 }

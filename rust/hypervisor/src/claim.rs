@@ -5,7 +5,7 @@
 //! image is stale without an error. So a save claims its domain before it touches anything, and a second save is
 //! refused at once.
 
-use std::{any::Any, fmt, path::PathBuf};
+use std::{fmt, path::PathBuf};
 
 use xenmig_types::Domid;
 
@@ -13,14 +13,33 @@ use crate::HypervisorError;
 
 /// A domain that was claimed for one save. Dropping it releases the domain.
 #[must_use = "the domain is released when this is dropped"]
-pub struct SaveClaim {
-    _held: Box<dyn Any + Send>,
+pub struct SaveClaim(Box<dyn Held>);
+
+/// What stands behind a [`SaveClaim`]: dropping it releases the domain.
+pub trait Held: Send {
+    /// As [`SaveClaim::check`]. A host whose claims no save can bypass has nothing to look for.
+    ///
+    /// # Errors
+    ///
+    /// [`ClaimError::Bypassed`].
+    fn check(&self) -> Result<(), ClaimError> {
+        Ok(())
+    }
 }
 
 impl SaveClaim {
-    /// Makes a claim of something whose drop releases the domain.
-    pub fn new(held: impl Any + Send) -> Self {
-        Self { _held: Box::new(held) }
+    /// Makes a claim.
+    pub fn new(held: impl Held + 'static) -> Self {
+        Self(Box::new(held))
+    }
+
+    /// Looks whether a program that takes no claims has begun to save the domain as well. This takes about a millisecond.
+    ///
+    /// # Errors
+    ///
+    /// [`ClaimError::Bypassed`] if one has.
+    pub fn check(&self) -> Result<(), ClaimError> {
+        self.0.check()
     }
 }
 
@@ -63,6 +82,18 @@ pub enum ClaimError {
         domid: Domid,
         /// Who is saving it, if that is known.
         holder: Option<Holder>,
+    },
+    /// A program that takes no claims began to save the domain when it was claimed already. Each took pages out of the
+    /// log-dirty bitmap that the other then missed.
+    #[error(
+        "during this save, domain {domid} was also saved {holder}: neither image is complete, so discard both and \
+         save the domain again"
+    )]
+    Bypassed {
+        /// The domain.
+        domid: Domid,
+        /// Who has begun to save it.
+        holder: Holder,
     },
     /// The file that stands for the claim cannot be locked, so another save would go unnoticed.
     #[error("domain {domid} cannot be claimed for a save: {}: {why}", .path.display())]

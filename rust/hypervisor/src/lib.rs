@@ -27,7 +27,7 @@ use std::fmt;
 
 use xenmig_types::{CpuPolicy, DomainInfo, Domid, Gfn, PageType, TscInfo, XenVersion};
 
-pub use claim::{ClaimError, Holder, SaveClaim};
+pub use claim::{ClaimError, Held, Holder, SaveClaim};
 pub use clock::{Clock, MachineClock, ManualClock, Moment};
 pub use dirty_bitmap::{BitmapMemory, DirtyBitmap, zeroed_words};
 pub use error::{Errno, HypervisorError, Result};

@@ -100,8 +100,15 @@ impl Raise for SaveFailure {
                     details.set_item("pid", holder.map(|holder| holder.pid))
                 })
             }
+            SaveError::Claim(ClaimError::Bypassed { holder, .. }) => {
+                errors::exception(py, "SaveInProgress", (message,), aftermath, |details| {
+                    details.set_item("pid", holder.pid)
+                })
+            }
             SaveError::Claim(ClaimError::Hypervisor(error)) => errors::hypervisor(py, &error, aftermath),
-            SaveError::NotSuspended { .. } => errors::plain(py, "GuestNotSuspended", &message, aftermath),
+            SaveError::NotSuspended { .. } | SaveError::Disturbed { .. } => {
+                errors::plain(py, "GuestNotSuspended", &message, aftermath)
+            }
             SaveError::MapFrame { domid, errno, .. } => {
                 errors::hypercall(py, "foreign mapping", domid, errno, message, aftermath)
             }

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use xenmig_hypervisor::{ClaimError, Holder, SaveClaim};
+use xenmig_hypervisor::{ClaimError, Held, Holder, SaveClaim};
 use xenmig_types::Domid;
 
 use crate::gate::lock;
@@ -33,6 +33,8 @@ struct Claimed {
     claims: Claims,
     domid: Domid,
 }
+
+impl Held for Claimed {}
 
 impl Drop for Claimed {
     fn drop(&mut self) {

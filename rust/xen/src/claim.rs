@@ -19,7 +19,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use xenmig_hypervisor::{ClaimError, Holder, Process, SaveClaim};
+use xenmig_hypervisor::{ClaimError, Held, Holder, Process, SaveClaim};
 use xenmig_types::Domid;
 
 /// The environment variable that names another directory for the locks. Saves that use different directories do not see
@@ -61,7 +61,7 @@ impl Claims {
             .set_len(0)
             .and_then(|()| lock.file.write_all_at(format!("{}\n", std::process::id()).as_bytes(), 0));
         match self.stock_helper(domid) {
-            None => Ok(SaveClaim::new(lock)),
+            None => Ok(SaveClaim::new(Claimed { claims: self.clone(), domid, _lock: lock })),
             holder => Err(ClaimError::Held { domid, holder }),
         }
     }
@@ -155,6 +155,23 @@ fn holder(mut file: &File) -> Option<Holder> {
     file.read_to_string(&mut text).ok()?;
     let pid: u32 = text.trim().parse().ok()?;
     Path::new("/proc").join(pid.to_string()).exists().then_some(Holder { pid, program: "xenmig" })
+}
+
+/// A domain whose file is locked.
+#[derive(Debug)]
+struct Claimed {
+    claims: Claims,
+    domid: Domid,
+    _lock: Lock,
+}
+
+impl Held for Claimed {
+    fn check(&self) -> Result<(), ClaimError> {
+        match self.claims.stock_helper(self.domid) {
+            None => Ok(()),
+            Some(holder) => Err(ClaimError::Bypassed { domid: self.domid, holder }),
+        }
+    }
 }
 
 /// A locked file. Children of a fork share the lock, so it is dropped for them, too, and only by the process that

@@ -10,7 +10,7 @@
 
 use std::{fmt, time::Duration};
 
-use xenmig_hypervisor::Moment;
+use xenmig_hypervisor::{Moment, SaveClaim};
 use xenmig_types::DomainState;
 
 use super::{SaveOptions, error::SaveError, report::Record};
@@ -36,6 +36,7 @@ pub(crate) struct Decide<'a> {
     pub(crate) ledger: Ledger,
     pub(crate) record: Record,
     domain: Domain<'a>,
+    pub(crate) claim: &'a SaveClaim,
     policy: &'a mut dyn Policy,
     mode: ConsultMode,
     stage: Stage,
@@ -61,6 +62,7 @@ impl<'a> Decide<'a> {
     /// Starts the account of a save that begins now.
     pub(crate) fn new(
         domain: Domain<'a>,
+        claim: &'a SaveClaim,
         watch: SaveWatch<'a>,
         policy: &'a mut dyn Policy,
         options: &SaveOptions,
@@ -72,6 +74,7 @@ impl<'a> Decide<'a> {
             ledger,
             record: Record::default(),
             domain,
+            claim,
             policy,
             mode: options.consult,
             stage: Stage::Preamble,
@@ -175,14 +178,15 @@ impl<'a> Decide<'a> {
         }
     }
 
-    /// Makes sure, once a second, that a guest that should run has not ended: nothing else would show it before the guest
-    /// fails to answer the request to suspend itself.
+    /// Makes sure, once a second, that the guest has not ended, which nothing else would show before it fails to answer the
+    /// request to suspend itself; and that no program which takes no claims saves it as well.
     fn look_at_guest(&mut self) -> Result<(), SaveError> {
         let now = self.watch.now();
         if self.stage != Stage::Precopy || now.since(self.looked) < LOOK_INTERVAL {
             return Ok(());
         }
         self.looked = now;
+        self.claim.check()?;
         let Domain { host, domid } = self.domain;
         let state = self.watch.retry(|| host.domain_info(domid))?.state;
         match state {

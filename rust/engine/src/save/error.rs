@@ -105,6 +105,17 @@ pub enum SaveError {
         /// What it is doing instead.
         state: DomainState,
     },
+    /// Another program resumed or ended the guest in the final pass, so the memory that was sent is of several moments.
+    #[error(
+        "domain {domid} was suspended for this save, but another program resumed or ended it: it is {state:?} now, so the \
+         image is torn. Save it again"
+    )]
+    Disturbed {
+        /// The domain.
+        domid: Domid,
+        /// What it is doing instead.
+        state: DomainState,
+    },
     /// The guest got memory behind the end of the p2m that the save began with.
     #[error("the p2m of domain {domid} grew from {before} to {now} pages during the save: save it again")]
     P2mGrew {

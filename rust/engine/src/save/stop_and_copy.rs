@@ -4,7 +4,7 @@
 
 use xenmig_hypervisor::CleanPass;
 use xenmig_stream::encode;
-use xenmig_types::Pfn;
+use xenmig_types::{DomainInfo, Pfn};
 
 use super::{Save, aftermath::Aftermath, error::SaveError, prepare::Pass};
 use crate::{bitmap::Cursor, events::Stage, policy::decision::Phase};
@@ -47,6 +47,7 @@ pub(crate) fn whole(save: &mut Save<'_>, aftermath: &mut Aftermath) -> Result<()
 /// Has the caller suspend the guest, and makes sure that it is. Returns how many pages of memory the domain has.
 fn suspend(save: &mut Save<'_>, aftermath: &mut Aftermath) -> Result<u64, SaveError> {
     save.decide.attend(Phase::StopAndCopy)?;
+    save.decide.claim.check()?;
     save.decide.enter(Stage::Suspend)?;
     let before = save.info()?.state;
     // A guest that is suspended already is another program's to resume.
@@ -83,8 +84,12 @@ fn state(save: &mut Save<'_>) -> Result<(), SaveError> {
     save.write.bytes(&records, &mut save.decide)
 }
 
-/// Writes END: from here on the stream is whole.
+/// Writes END: from here on the stream is whole. If the guest has run since it was suspended, it never is.
 fn end(save: &mut Save<'_>) -> Result<(), SaveError> {
+    let DomainInfo { domid, state, .. } = save.info()?;
+    if !state.is_suspended() {
+        return Err(SaveError::Disturbed { domid, state });
+    }
     let mut record = Vec::new();
     encode::end(&mut record);
     save.write.bytes(&record, &mut save.decide)?;

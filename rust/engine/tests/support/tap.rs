@@ -10,8 +10,8 @@ use std::{
 };
 
 use xenmig_hypervisor::{
-    Access, ClaimError, CleanPass, Clock, DirtyBitmap, DirtyCounts, Extent, ForeignPages, Hypervisor,
-    ManualClock, PvVerbs, ReservedGrant, Result, SaveClaim,
+    Access, ClaimError, CleanPass, Clock, DirtyBitmap, DirtyCounts, Extent, ForeignPages, Held, Holder,
+    Hypervisor, ManualClock, PvVerbs, ReservedGrant, Result, SaveClaim,
 };
 use xenmig_sim::SimHost;
 use xenmig_types::{CpuPolicy, DomainInfo, Domid, Gfn, PageType, TscInfo, XenVersion};
@@ -23,6 +23,7 @@ pub(crate) type Story = Box<dyn Fn(usize, DomainInfo) -> DomainInfo + Send + Syn
 pub(crate) struct Tap<'a> {
     host: &'a SimHost,
     story: Story,
+    bypassed: bool,
     verbs: Mutex<Vec<&'static str>>,
     /// A clock that each verb moves on by this time, instead of the simulation's own.
     clock: Option<(ManualClock, Duration)>,
@@ -40,12 +41,17 @@ impl<'a> Tap<'a> {
     }
 
     pub(crate) fn with_story(host: &'a SimHost, story: Story) -> Self {
-        Self { host, story, verbs: Mutex::default(), clock: None }
+        Self { host, story, bypassed: false, verbs: Mutex::default(), clock: None }
     }
 
     /// Tells the time by a clock that stands still, but for the time that each verb costs.
     pub(crate) fn on_manual_clock(self, cost_of_a_verb: Duration) -> Self {
         Self { clock: Some((ManualClock::default(), cost_of_a_verb)), ..self }
+    }
+
+    /// Makes a host on which a program that takes no claims saves each domain as well.
+    pub(crate) fn bypassed(host: &'a SimHost) -> Self {
+        Self { bypassed: true, ..Self::new(host) }
     }
 
     fn list(&self) -> MutexGuard<'_, Vec<&'static str>> {
@@ -68,6 +74,19 @@ impl<'a> Tap<'a> {
 
 impl PvVerbs for Tap<'_> {}
 
+/// A claim that another program does not care for.
+struct Bypassed {
+    domid: Domid,
+    _claim: SaveClaim,
+}
+
+impl Held for Bypassed {
+    fn check(&self) -> std::result::Result<(), ClaimError> {
+        let holder = Holder { pid: 4711, program: "libxl-save-helper" };
+        Err(ClaimError::Bypassed { domid: self.domid, holder })
+    }
+}
+
 impl Hypervisor for Tap<'_> {
     fn clock(&self) -> &dyn Clock {
         match &self.clock {
@@ -87,7 +106,8 @@ impl Hypervisor for Tap<'_> {
     }
 
     fn claim_save(&self, domid: Domid) -> std::result::Result<SaveClaim, ClaimError> {
-        self.host.claim_save(domid)
+        let claim = self.host.claim_save(domid)?;
+        Ok(if self.bypassed { SaveClaim::new(Bypassed { domid, _claim: claim }) } else { claim })
     }
 
     fn nr_gpfns(&self, domid: Domid) -> Result<u64> {

@@ -113,8 +113,19 @@ fn a_living_helper_of_libxl_holds_its_domain() {
     assert!(error.to_string().contains("by libxl-save-helper, process 4711"), "{error}");
 
     // It is gone, and the refused save has not kept the lock.
-    fs::remove_dir_all(process).unwrap();
-    drop(claims.take(domid(7)).unwrap());
+    let later = scratch.path().join("later");
+    fs::rename(&process, &later).unwrap();
+    let claim = claims.take(domid(7)).unwrap();
+    claim.check().unwrap();
+
+    // It begins when the domain is claimed already.
+    fs::rename(&later, &process).unwrap();
+    let error = claim.check().unwrap_err();
+    assert!(matches!(&error, ClaimError::Bypassed { holder, .. } if *holder == found), "{error:?}");
+    assert!(
+        error.to_string().contains("was also saved by libxl-save-helper, process 4711: neither"),
+        "{error}"
+    );
 }
 
 #[test]
