@@ -71,7 +71,8 @@ def eta_s(stats: PrecopyStats) -> float | None:
 
 
 def _place(stats: PrecopyStats) -> str:
-    return _PASSES.get(stats.phase, f"iteration {stats.iteration}")
+    waiting = " (waiting for the other end)" if stats.phase == "waiting" else ""
+    return _PASSES.get(stats.phase, f"iteration {stats.iteration}{waiting}")
 
 
 def _format_rate(stats: PrecopyStats) -> str:
