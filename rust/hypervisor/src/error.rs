@@ -71,6 +71,10 @@ impl HypervisorError {
     }
 
     /// Says whether the call may succeed when it is made again (`EBUSY`, `EAGAIN`, `EINTR`, `ERESTART`).
+    ///
+    /// This is the one rule for save and restore, and it holds for every verb: they make such a call again for about a second.
+    /// A verb that can do part of its work (`populate`, `pin_tables`) returns how much instead of failing. A page of a mapping
+    /// that has an errno of its own is not mapped again: Xen's library itself waits for pages that are paged out.
     #[must_use]
     pub const fn is_transient(&self) -> bool {
         matches!(
