@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 GuestState = Literal["running", "suspended", "resumed", "unknown"]
 """What the guest does after a failure.
 
-``running``: it was never suspended. ``suspended``: it is suspended, and somebody must resume or destroy it.
+``running``: it was never suspended. ``suspended``: it is suspended, and must be resumed or destroyed.
 ``resumed``: it was suspended for the save and goes on again. ``unknown``: the hypervisor could not be asked,
 or resuming failed.
 """
@@ -183,7 +183,7 @@ class PolicyError(XenmigError, TypeError):
     In the first case nothing has been done and ``guest_state`` is ``None``. In the second the save has ended
     as if the answer were ABORT: the guest was never suspended. Both are type errors, and so is this class. An
     answer must be a :class:`~xenmig.Decision` or a :class:`~xenmig.Verdict`; ``True``, ``1`` and ``None`` are
-    refused, because a guest shall not be suspended over a missing ``return``.
+    refused, because a guest must not be suspended over a missing ``return``.
     """
 
 

@@ -75,7 +75,7 @@ def save(  # noqa: PLR0913 - the optional ones are keywords
         suspend: Suspends the guest and returns when it is suspended; called once. Default: the host's own
             way, on Xen :meth:`xenmig.Xen.suspend`.
         resume: Lets the guest go on after a failure that came after `suspend`. Default: the host's own way if
-            `suspend` is the host's, else nobody resumes it and ``guest_state`` is ``"suspended"``.
+            `suspend` is the host's, otherwise it is not resumed and ``guest_state`` is ``"suspended"``.
         device_model_logdirty: Told ``True`` before the first round and ``False`` at the end of a live save,
             to pass on to the device model. Not needed for PVH guests and simulated domains.
         on_progress: Called with the statistics, at most every `progress_interval_s`; also in the final pass.

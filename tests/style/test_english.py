@@ -10,9 +10,10 @@ from tests.style.tree import ROOT, sources
 
 ENDINGS = (".rs", ".py", ".pyi", ".md", ".sh", ".toml", ".yml", ".c", "Makefile")
 #: Folders whose text is checked.
-FOLDERS = ("docs", "tests", "bench", "scripts", "examples", ".")
+FOLDERS = ("docs", "rust", "python", "tests", "bench", "scripts", "examples", ".")
 #: What is banned, what to write instead, and an example of it.
 BANNED = [
+    (r"\boctets?\b", "bytes", "four octets"),
     (r"\bshall\b", "must, should, will", "it shall stop"),
     (r"\b(?:no|some)body\b", "name who, or use the passive", "nobody knows"),
     (r"\bof (?:ours|one's own)\b", "our own, your own", "a clock of ours"),

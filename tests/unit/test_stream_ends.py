@@ -38,8 +38,7 @@ TRAILER = b"EMULATOR-RECORD"
 
 
 def assert_untouched(domain: Domain) -> None:
-    assert domain.state == "running"
-    assert not domain.logdirty
+    assert (domain.state, domain.logdirty) == ("running", False)
 
 
 class Tracing(socket.socket):

@@ -42,7 +42,7 @@ def main() -> NoReturn:
     try:
         status = _serve(arguments, signals)
     except Interrupted as interrupted:
-        print(f"xenmig-save-helper: {interrupted}", file=sys.stderr)  # noqa: T201 - there is nobody else
+        print(f"xenmig-save-helper: {interrupted}", file=sys.stderr)  # noqa: T201 - the only way to report it
         status = 1
     with contextlib.suppress(OSError):
         for stream in filter(None, (sys.stdout, sys.stderr)):

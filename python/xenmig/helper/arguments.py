@@ -28,7 +28,7 @@ _UINT32_MAX = 0xFFFF_FFFF
 
 
 class NotOurs(Exception):  # noqa: N818 - it is no failure
-    """The stock helper shall do it; the message says why."""
+    """This is for the stock helper; the message says why."""
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The two pipes to libxl: messages go out on descriptor 1, replies come in on descriptor 0.
 
-A message is a 16-bit length and so many bytes; a reply is one C ``int``; both in the machine's byte order
+A message is a 16-bit length and the bytes; a reply is one C ``int``; both in the machine's byte order
 (``libxl_save_helper.c``, ``libxl_save_callout.c``). The pipes are moved to other descriptors before any code
-of a policy runs: what is printed goes to standard error, and nobody reads libxl's replies by mistake.
+of a policy runs: what is printed goes to standard error, and libxl's replies are not read by mistake.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Channel:
         """Sends a message that has no reply.
 
         Raises:
-            LibxlGone: Nobody reads it.
+            LibxlGone: libxl has closed the pipe.
         """
         rest = memoryview(struct.pack("=H", len(body)) + body)
         try:
@@ -77,7 +77,7 @@ class Channel:
         """Sends a message and returns its reply. A signal is heard only when the reply is there.
 
         Raises:
-            LibxlGone: Nobody reads it, or there is no reply.
+            LibxlGone: libxl has closed the pipe, or there is no reply.
         """
         self.send(body)
         size = struct.calcsize("=i")

@@ -82,7 +82,7 @@ class Libxl:
         """Has a line logged, which xl prints on its standard error.
 
         Raises:
-            LibxlGone: Nobody reads it.
+            LibxlGone: libxl has closed the pipe.
         """
         numbers = struct.pack("=HII", _LOG, level, _NO_ERRNO)
         self._channel.send(numbers + _string(_CONTEXT) + _string(self.line(text)))
@@ -93,7 +93,7 @@ class Libxl:
         ``xl save`` shows it if the percentage has grown by 5 or has shrunk; ``xl migrate`` shows none.
 
         Raises:
-            LibxlGone: Nobody reads it.
+            LibxlGone: libxl has closed the pipe.
         """
         numbers = struct.pack("@LL", done, total)
         self._channel.send(struct.pack("=H", _PROGRESS) + _string(_CONTEXT) + _string(doing) + numbers)
@@ -140,7 +140,7 @@ class Libxl:
         """Says where the pages are that the new domain shares with xenstore and with its console.
 
         Raises:
-            LibxlGone: Nobody reads it.
+            LibxlGone: libxl has closed the pipe.
         """
         self._channel.send(struct.pack("=H", _RESTORE_RESULTS) + struct.pack("@LL", store_gfn, console_gfn))
 

@@ -12,7 +12,7 @@ __all__ = ["destroy", "resume"]
 def resume(domid: int) -> str:
     """Lets a guest go on that was suspended to be saved, and says how that went.
 
-    Nobody else will, and nobody can start a copy of it: the image has no end without libxl.
+    Nothing else will, and no copy of it can be started: the image has no end without libxl.
     """
     why = f"domain {domid} is suspended, and libxl, which was to resume it, has ended"
     by_hand = f"python3 -c 'import xenmig; xenmig.Xen().resume({domid})'"

@@ -207,7 +207,7 @@ class Start:
 
     @staticmethod
     def _print(text: str) -> None:
-        print(f"xenmig-save-helper: {text}", file=sys.stderr)  # noqa: T201 - there is nobody else to tell
+        print(f"xenmig-save-helper: {text}", file=sys.stderr)  # noqa: T201 - the only way to report it
 
     def _write_run_log(self, entry: dict[str, Any]) -> None:
         """Appends to the run log, if there is one. A failure is a warning: the save matters more."""

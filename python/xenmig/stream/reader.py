@@ -51,7 +51,7 @@ class StreamReader:
     Attributes:
         image_header: Version and options.
         domain_header: Guest type, page size, Xen's version.
-        remarks: Reserved fields and padding that are not zero, as far as the stream was read.
+        remarks: Reserved fields and padding that are not zero, in what was read.
 
     Example:
         >>> import io

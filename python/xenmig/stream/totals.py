@@ -18,7 +18,7 @@ _PAGE_DATA = PageData.type.name
 
 
 class Totals:
-    """What a stream held, as far as it was read.
+    """What was read of a stream.
 
     Attributes:
         records: Records of each type, by the type's name; all optional ones are one type.

@@ -42,7 +42,7 @@ def ask_to_suspend(store: Store, domid: int, state: Callable[[], str], *, timeou
     """Asks a guest to suspend, and returns when it has.
 
     If it does not in time, or the wait is interrupted, the request is withdrawn, so that the guest does not
-    suspend later, when nobody expects it.
+    suspend later, when it is no longer expected to.
 
     Args:
         store: Xenstore.

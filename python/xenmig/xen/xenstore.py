@@ -58,7 +58,7 @@ class Xenstore:
 
     Raises:
         XenUnavailable: libxenstore is not installed.
-        OSError: Nobody answers: xenstored does not run, or this process may not talk to it.
+        OSError: There is no answer: xenstored does not run, or this process may not talk to it.
     """
 
     def __init__(self, soname: str = _SONAME) -> None:
@@ -107,7 +107,7 @@ class Xenstore:
         """Makes what the block reads and writes one step; given up if the block raises.
 
         Raises:
-            BlockingIOError: Somebody else wrote the same nodes meanwhile: nothing was written, try again.
+            BlockingIOError: Another process wrote the same nodes meanwhile: nothing was written, try again.
         """
         number = self._library.xs_transaction_start(self._handle)
         if number == _NO_TRANSACTION:

@@ -156,7 +156,7 @@ impl<'a, C: Interrupt + ?Sized> Watch<'a, C> {
     }
 }
 
-/// Makes a call again while the hypervisor is busy, as [`Watch::retry`] does, where nobody can be asked any more: when
+/// Makes a call again while the hypervisor is busy, as [`Watch::retry`] does, where the caller can no longer be asked: when
 /// things are undone after a failure.
 pub(crate) fn retry_unattended<T>(
     clock: &dyn Clock,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! A save ends before its time because somebody wants it to: the policy, the progress callback, Ctrl-C, a panic.
+//! A save ends before its time because something ends it: the policy, the progress callback, Ctrl-C, a panic.
 //! The reason comes out unchanged; nothing is left behind; the guest that was not suspended never is.
 
 #![allow(
@@ -97,7 +97,7 @@ fn abort_at_every_consult() {
                 break;
             }
             consults += 1;
-            assert_eq!(policy.consults.len(), last + 1, "nobody is asked behind an ABORT");
+            assert_eq!(policy.consults.len(), last + 1, "there is no consult after an ABORT");
             let asked = &policy.consults[last].stats;
             let SaveError::PolicyAbort { stats, reason } = &saved.failure().error else { panic!() };
             assert_eq!(

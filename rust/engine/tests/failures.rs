@@ -16,7 +16,6 @@
 )]
 
 mod support;
-
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -115,7 +114,7 @@ fn fail_at(verb: Verb, nth: u64, options: &SaveOptions, resumes: Resumes) -> Opt
             saved.report();
             nothing_left(&domain, false);
         }
-        // Everything was sent: a warning, for somebody has to do it.
+        // Everything was sent: a warning, because it remains to be done.
         (Verb::DisableLogdirty, _) => {
             assert_eq!(saved.report().warnings.len(), 1);
             assert!(saved.report().warnings[0].contains("shadow_op OFF"), "{:?}", saved.report().warnings);

@@ -11,7 +11,7 @@
     clippy::cast_precision_loss,
     clippy::cast_sign_loss,
     clippy::single_range_in_vec_init,
-    reason = "a test that meets the unexpected shall panic"
+    reason = "a test that meets the unexpected panics"
 )]
 
 mod support;
@@ -194,7 +194,7 @@ proptest! {
         let shape = Shape::plain(pages);
         let events = compare(setting(&shape, steps), false, |_, iteration, dirty| libxc_rule(iteration, dirty));
 
-        // The same with nobody asked, and with the built-in rule given as a policy: the streams do not differ.
+        // The same without a policy, and with the built-in rule given as a policy: the streams do not differ.
         for given in [false, true] {
             let Setting { host, domain, .. } = setting(&shape, steps);
             let mut toolstack = Toolstack::new(&domain);
@@ -225,7 +225,7 @@ proptest! {
     }
 }
 
-/// Six rounds in which the guest dirties nothing, everything, exactly so many pages, or the last page.
+/// Six rounds in which the guest dirties nothing, everything, as many pages as the limit, or the last page.
 fn rounds_of(pages: u64, each: &[(f64, u64)]) -> Vec<Burst> {
     (0..7)
         .flat_map(|n| {

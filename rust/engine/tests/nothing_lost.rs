@@ -11,7 +11,7 @@
     clippy::cast_precision_loss,
     clippy::cast_sign_loss,
     clippy::single_range_in_vec_init,
-    reason = "a test that meets the unexpected shall panic"
+    reason = "a test that meets the unexpected panics"
 )]
 
 mod support;
@@ -47,9 +47,9 @@ enum Plan {
     Builtin,
     /// These answers, then STOP.
     Answers(Vec<Decision>),
-    /// STOP when so few pages are known to be dirty.
+    /// STOP when at most this number of pages is known to be dirty.
     Below(u64),
-    /// STOP when so many pages were sent, in percent of the p2m.
+    /// STOP when this part of the p2m was sent, in percent.
     Sent(u64),
     /// STOP after so many batches, wherever that is.
     Batches(usize),

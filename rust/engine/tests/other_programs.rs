@@ -10,7 +10,7 @@
     clippy::cast_precision_loss,
     clippy::cast_sign_loss,
     clippy::single_range_in_vec_init,
-    reason = "a test that meets the unexpected shall panic"
+    reason = "a test that meets the unexpected panics"
 )]
 
 mod support;

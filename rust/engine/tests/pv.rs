@@ -9,7 +9,7 @@
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     clippy::cast_precision_loss,
-    reason = "a test that meets the unexpected shall panic"
+    reason = "a test that meets the unexpected panics"
 )]
 
 #[path = "pv/fails.rs"]

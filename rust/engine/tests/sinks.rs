@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! The other end fails: a full disk, nobody there, somebody who goes away, somebody who does not read. The error is
+//! The other end fails: a full disk, a closed pipe, a reader that goes away, a reader that does not read. The error is
 //! the kernel's, the save can be interrupted, and what was written holds no END.
 
 #![allow(
@@ -94,7 +94,7 @@ fn torn(domain: &SimDomain, failure: &SaveFailure, written: u64, bytes: &[u8], e
     assert_eq!(domain.state(), DomainState::Running);
 }
 
-/// The domain can be saved again, to somebody else.
+/// The domain can be saved again, to another reader.
 fn save_again(host: &SimHost, domain: &SimDomain) {
     let saved = save_to_file(host, domain, &options(), None, &mut Toolstack::new(domain));
     nothing_lost(host, domain, &saved);
@@ -152,7 +152,7 @@ fn tcp_pair() -> (TcpStream, TcpStream) {
     (listener.accept().unwrap().0, near)
 }
 
-/// Saves to a reader that leaves after so many bytes. Returns what it had read as well.
+/// Saves to a reader that leaves after a number of bytes. Returns what it had read as well.
 fn save_until(
     host: &SimHost,
     toolstack: &mut Toolstack<'_>,

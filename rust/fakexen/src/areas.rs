@@ -104,7 +104,7 @@ impl Area {
 ///
 /// # Safety
 ///
-/// As `mmap`: with `MAP_FIXED`, nobody needs what was at `address` before.
+/// As `mmap`: with `MAP_FIXED`, what was at `address` before is no longer needed.
 pub(crate) unsafe fn map_device(
     device: Device,
     address: *mut c_void,

@@ -68,7 +68,7 @@ impl<F: Copy> Next<F> {
 pub(crate) fn set_errno(errno: i32) {
     // SAFETY: returns the address of this thread's errno.
     let place = unsafe { libc::__errno_location() };
-    // SAFETY: valid for this thread, and nobody else writes it.
+    // SAFETY: valid for this thread, and written by no other.
     unsafe { place.write(errno) };
 }
 

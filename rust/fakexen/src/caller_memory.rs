@@ -69,7 +69,7 @@ impl Memory {
         self.copy_out(address, bytes.as_ptr(), bytes.len())
     }
 
-    /// Lets `copy` have the address if it is in a buffer of ours.
+    /// Lets `copy` have the address if it is in one of our buffers.
     fn in_buffer(self, address: u64, bytes: usize, copy: impl FnOnce(*mut u8)) -> bool {
         match self {
             Self::User => false,
@@ -85,7 +85,7 @@ impl Memory {
 
     fn copy_in(self, address: u64, to: *mut u8, bytes: usize) -> Result<(), i32> {
         let copy = |from: *mut u8| {
-            // SAFETY: `from` leads to `bytes` mapped bytes of a buffer, `to` to as many of ours.
+            // SAFETY: `from` leads to `bytes` mapped bytes of a buffer, `to` to as many of our own.
             unsafe { from.copy_to(to, bytes) };
         };
         if bytes == 0 || self.in_buffer(address, bytes, copy) {
@@ -101,7 +101,7 @@ impl Memory {
 
     fn copy_out(self, address: u64, from: *const u8, bytes: usize) -> Result<(), i32> {
         let copy = |to: *mut u8| {
-            // SAFETY: `to` leads to `bytes` mapped, writable bytes of a buffer, `from` to as many of ours.
+            // SAFETY: `to` leads to `bytes` mapped, writable bytes of a buffer, `from` to as many of our own.
             unsafe { from.copy_to(to, bytes) };
         };
         if bytes == 0 || self.in_buffer(address, bytes, copy) {

@@ -58,7 +58,7 @@ unsafe fn reply(text: *mut c_char, size: usize, result: Result<Reply, Failure>) 
     };
     if let Some(room) = size.checked_sub(1) {
         let length = words.len().min(room);
-        // SAFETY: `length` is below `size`, and `words` has at least so many bytes.
+        // SAFETY: `length` is below `size`, and `words` has at least `length` bytes.
         unsafe { text.cast::<u8>().copy_from(words.as_ptr(), length) };
         // SAFETY: `length` is below `size`.
         let end = unsafe { text.add(length) };

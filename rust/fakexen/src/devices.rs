@@ -63,7 +63,7 @@ fn slot(fd: c_int) -> Option<&'static AtomicU8> {
     usize::try_from(fd - first).ok().and_then(|at| TABLE.get(at))
 }
 
-/// Returns the device that a descriptor stands for, if it is one of ours.
+/// Returns the device that a descriptor stands for, if it is one of these.
 pub(crate) fn of(fd: c_int) -> Option<Device> {
     match slot(fd)?.load(Ordering::Acquire) {
         1 => Some(Device::Privcmd),
@@ -100,14 +100,14 @@ pub(crate) fn open(device: Device, flags: c_int) -> Result<c_int, i32> {
         return Err(c_library::errno());
     }
     let how = if flags & libc::O_CLOEXEC == 0 { libc::F_DUPFD } else { libc::F_DUPFD_CLOEXEC };
-    // SAFETY: a descriptor of ours is copied.
+    // SAFETY: one of our own descriptors is copied.
     let fd = unsafe { libc::fcntl(null, how, FIRST.load(Ordering::Relaxed)) };
     let result = if fd < 0 { Err(c_library::errno()) } else { Ok(fd) };
     // SAFETY: the first descriptor is ours and not used any more.
     unsafe { c_library::CLOSE.get()(null) };
     let fd = result?;
     let Some(slot) = slot(fd) else {
-        // SAFETY: a descriptor that nobody else knows.
+        // SAFETY: a descriptor that no other code knows.
         unsafe { c_library::CLOSE.get()(fd) };
         return Err(libc::EMFILE);
     };

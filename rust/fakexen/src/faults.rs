@@ -170,12 +170,12 @@ pub(crate) fn spend_call() {
     spend(CALL_NS.load(Ordering::Relaxed));
 }
 
-/// Spends the time that mapping so many pages costs.
+/// Spends the time that mapping this number of pages costs.
 pub(crate) fn spend_map(pages: u64) {
     spend(MAP_NS.load(Ordering::Relaxed).saturating_mul(pages));
 }
 
-/// Spends the time that unmapping so many pages costs.
+/// Spends the time that unmapping this number of pages costs.
 pub(crate) fn spend_unmap(pages: u64) {
     spend(UNMAP_NS.load(Ordering::Relaxed).saturating_mul(pages));
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! The host's machine memory, as far as PV guests and who migrates them see it: the machine-to-phys table, whose pages are
+//! The host's machine memory, as PV guests and toolstacks see it: the machine-to-phys table, whose pages are
 //! Xen's own, and `mmuext_op`, which makes pages of a guest page tables for good.
 //!
 //! Without a PV domain there is no such memory, and `EOPNOTSUPP`. Sources: `public/memory.h`, `public/xen.h`.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! `IOCTL_PRIVCMD_MMAP_RESOURCE`, as far as a restore needs it: the first frame of a domain's grant table, in which
+//! `IOCTL_PRIVCMD_MMAP_RESOURCE`, the part that a restore needs: the first frame of a domain's grant table, in which
 //! libxenguest seeds the entries of the console and of xenstore.
 
 use std::{

@@ -95,7 +95,7 @@ unsafe impl Send for CallersBuffer {}
 
 impl BitmapMemory for CallersBuffer {
     fn words(&self) -> &[u64] {
-        // SAFETY: `in_buffer` found so many bytes, readable, and keeps them mapped; the caller_memory, who waits for the
+        // SAFETY: `in_buffer` found all these bytes readable, and keeps them mapped; the caller_memory, who waits for the
         // hypercall's answer, does not touch them.
         unsafe { std::slice::from_raw_parts(self.address.as_ptr(), self.words) }
     }

@@ -6,7 +6,7 @@ use xenmig_types::Domid;
 
 use crate::{Hypervisor, Result};
 
-/// Suspending a guest and letting it go on, as far as that is the hypervisor's part.
+/// Suspending a guest and letting it go on, the hypervisor's part of it.
 pub trait Lifecycle: Hypervisor {
     /// Says whether a guest has PV drivers, as every PV guest has. It can be asked to suspend itself then.
     ///

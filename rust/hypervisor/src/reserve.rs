@@ -154,7 +154,7 @@ unsafe impl GlobalAlloc for Reserve {
         // SAFETY: that layout.
         let moved = unsafe { self.alloc(wanted) };
         if !moved.is_null() {
-            // SAFETY: two allocations, each of at least so many bytes.
+            // SAFETY: two allocations, each of at least this size.
             unsafe { ptr::copy_nonoverlapping(address, moved, layout.size().min(new_size)) };
             // SAFETY: the caller gives `address` up.
             unsafe { self.dealloc(address, layout) };

@@ -8,7 +8,7 @@
     clippy::panic,
     clippy::cast_possible_truncation,
     clippy::disallowed_methods,
-    reason = "a test that meets the unexpected shall panic, and opens files itself"
+    reason = "a test that meets the unexpected panics, and opens files itself"
 )]
 
 use std::{
@@ -328,7 +328,7 @@ fn holds_with_default_sigpipe(check: impl FnOnce() -> bool) -> bool {
         }
         child => {
             let mut status = -1;
-            // SAFETY: a child of ours, and where its status goes.
+            // SAFETY: our own child, and where its status goes.
             assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
             status == 0
         }

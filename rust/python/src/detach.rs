@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! The door between the interpreter and long work. The work leaves it once, for its whole length, and comes back only
-//! for the length of a callback; so other Python threads run meanwhile, and no lock of ours is held while Python
+//! for the length of a callback; so other Python threads run meanwhile, and the engine holds no lock while Python
 //! runs.
 
 use pyo3::prelude::*;
@@ -22,7 +22,7 @@ where
 pub(crate) fn attached<T>(callback: impl FnOnce(Python<'_>) -> PyResult<T>) -> Result<T, CallerError> {
     match Python::try_attach(callback) {
         Some(result) => result.map_err(CallerError::from),
-        // A daemon thread outlives the interpreter. There is nobody left to ask, and the domain must be left in order.
+        // A daemon thread outlives the interpreter. Python can no longer be asked, and the domain must be left in order.
         None => Err(CallerError::from("the Python interpreter has shut down")),
     }
 }

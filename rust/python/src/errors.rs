@@ -110,7 +110,7 @@ pub(crate) fn transport(
     exception(py, "TransportError", (errno, without_number(message, errno)), aftermath, |_| Ok(()))
 }
 
-/// Returns the exception that a callback raised, the very object. One of ours that does not say how the guest is
+/// Returns the exception that a callback raised, the very object. One of xenmig's own that does not say how the guest is
 /// learns it here; to any other it is noted down, unless the guest runs and there is nothing to say.
 pub(crate) fn passed_through(py: Python<'_>, error: CallerError, aftermath: Aftermath<'_>) -> PyErr {
     let exception = match error.downcast::<PyErr>() {

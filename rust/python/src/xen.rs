@@ -42,7 +42,7 @@ impl Drop for PyXenHost {
     /// interpreter in a logger written in Python.
     fn drop(&mut self) {
         let host = &mut self.host;
-        // Without an interpreter there is nobody to wait for, and the field's own drop does it.
+        // Without an interpreter there is nothing to wait for, and the field's own drop does it.
         Python::try_attach(|py| py.detach(|| drop(host.take())));
     }
 }

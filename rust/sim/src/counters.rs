@@ -172,7 +172,7 @@ pub(super) struct MapCounters {
 }
 
 impl MapCounters {
-    /// Counts a mapping of so many pages.
+    /// Counts a mapping of this number of pages.
     pub(super) fn mapped(&self, pages: u64) {
         self.maps.fetch_add(1, Ordering::Relaxed);
         self.pages.fetch_add(pages, Ordering::Relaxed);

@@ -34,7 +34,7 @@ use crate::{
 /// Domains smaller than this are not worth asking the machine whether it has the memory.
 const SMALL_BYTES: u64 = 256 << 20;
 
-/// A domain of a [`SimHost`](super::SimHost). It lives until it is destroyed and nobody holds it any more; mapped
+/// A domain of a [`SimHost`](super::SimHost). It lives until it is destroyed and the last reference is gone; mapped
 /// pages keep its memory even longer.
 #[derive(Debug)]
 pub struct SimDomain {

@@ -65,7 +65,7 @@ pub enum SimError {
         ram_bytes >> 20, image_bytes.div_ceil(1 << 20)
     )]
     ImageTooLarge {
-        /// How long the image is, in bytes; at least so long, if it is longer than the largest domain's memory.
+        /// How long the image is, in bytes; a lower bound if it is longer than the largest domain's memory.
         image_bytes: u64,
         /// What the domain's RAM holds, in bytes.
         ram_bytes: u64,

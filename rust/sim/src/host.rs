@@ -26,7 +26,7 @@ pub struct SimHost {
     machine_frames: u64,
     /// `None` for the machine's.
     pub(super) clock: Option<Arc<dyn Clock>>,
-    /// Made when the first PV guest is: nobody else has frames.
+    /// Made when the first PV guest is: no other domain has frames.
     machine: Arc<OnceLock<Arc<Machine>>>,
 }
 

@@ -58,7 +58,7 @@ fn nanoseconds(time: Duration) -> u64 {
 }
 
 impl SimDomain {
-    /// Returns the pfn of a frame that a toolstack names; one that nobody has if the frame is not the domain's.
+    /// Returns the pfn of a frame that a toolstack names; one that no domain has if the frame is not the domain's.
     fn pfn_of(&self, gfn: Gfn) -> Pfn {
         self.guest.pv.as_ref().map_or(Pfn(gfn.0), |pv| pv.pfn(gfn).unwrap_or(Pfn(u64::MAX)))
     }

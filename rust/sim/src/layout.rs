@@ -22,7 +22,7 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    /// Lays out so many pages of RAM, with the special pages of a PVH guest and a further page if they are asked for.
+    /// Lays out this number of pages of RAM, with the special pages of a PVH guest and a further page if they are asked for.
     pub(super) const fn new(ram_pages: u64, special_pages: bool, highest_pfn: Option<u64>) -> Self {
         Self { ram_pages, special_pages, highest_pfn }
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! The host's machine memory, as far as PV guests see it: which mfns are in use, and the machine-to-phys table. The
+//! The host's machine memory, as PV guests see it: which mfns are in use, and the machine-to-phys table. The
 //! contents of a guest's pages stay in the memory of its domain; here they get numbers.
 //!
 //! ```text

@@ -5,7 +5,7 @@
 //! A page that is taken away is punched out of the memfd: whoever still has it mapped reads zeros, never freed
 //! memory. Mappings keep the whole memory alive. Who changes which pages exist holds the domain's control lock.
 //!
-//! A PV guest's memory is indexed by pfn as well; `pv` knows the mfns. Behind its pages it has a few more, which are no
+//! A PV guest's memory is indexed by pfn as well; `pv` knows the mfns. After its pages it has a few more, which are no
 //! pages of its p2m: its shared info page.
 
 use std::{
@@ -35,7 +35,7 @@ use crate::{
     region::{Region, index},
 };
 
-/// What a new page holds: Xen does not scrub the pages that it gives to a domain, so nobody may rely on zeros.
+/// What a new page holds: Xen does not scrub the pages that it gives to a domain, so zeros cannot be relied on.
 pub(super) const POISON: u64 = 0x5a5a_5a5a_5a5a_5a5a;
 /// How much of a new page is poisoned: enough to be noticed, and little enough to cost nothing.
 pub(super) const POISONED_WORDS: u64 = 8;
@@ -96,7 +96,7 @@ impl Memory {
         self.total_pages.fetch_add(self.populated.assign(pfns, true), Ordering::AcqRel);
     }
 
-    /// Takes a whole range away, when the domain is made and nobody has written yet.
+    /// Takes a whole range away, when the domain is made and nothing has been written yet.
     pub(super) fn take_untouched(&self, pfns: Range<u64>) {
         self.total_pages.fetch_sub(self.populated.assign(pfns, false), Ordering::AcqRel);
     }
@@ -212,7 +212,7 @@ impl Memory {
         Pfn(self.populated.len())
     }
 
-    /// Says whether somebody else has a PV guest's page mapped for writing.
+    /// Says whether another process has a PV guest's page mapped for writing.
     pub(super) fn is_written_by_others(&self, pfn: Pfn) -> bool {
         lock(&self.written_by_others).contains_key(&pfn.0)
     }

@@ -99,7 +99,7 @@ proptest! {
             let dirty = set_bits(&dirty);
             for pfn in 0..PAGES + 20 {
                 let ((old, old_frame), (new, frame)) = (&before[pfn as usize], look(pfn));
-                // What is in a page that Xen gives nobody has written.
+                // The contents of a page that Xen gives were not written.
                 let same = *old == new || frame.is_some() && *old_frame != frame;
                 prop_assert!(same || (changed && dirty.contains(&pfn)), "{action:?} changed {pfn}");
             }

@@ -7,7 +7,7 @@
     clippy::indexing_slicing,
     clippy::panic,
     clippy::cast_possible_truncation,
-    reason = "a test that meets the unexpected shall panic"
+    reason = "a test that meets the unexpected panics"
 )]
 
 mod support;
@@ -226,7 +226,7 @@ fn what_xen_refuses_is_refused() {
         assert_eq!(errno(pin(data, PageType::L2)), libc::EINVAL, "a superpage");
         contents(table.0 << 12 | 1, 3);
         let written = host.map(id, &[data], Access::Write).unwrap();
-        assert_eq!(errno(pin(data, PageType::L2)), libc::EINVAL, "somebody writes there");
+        assert_eq!(errno(pin(data, PageType::L2)), libc::EINVAL, "it is mapped for writing");
         drop(written);
         // A new page table is dirty, and so are those below it.
         let below = frame_of(map.data[2]);

@@ -6,7 +6,7 @@
     clippy::indexing_slicing,
     clippy::panic,
     clippy::cast_possible_truncation,
-    reason = "a test that meets the unexpected shall panic"
+    reason = "a test that meets the unexpected panics"
 )]
 
 mod support;
@@ -164,7 +164,7 @@ fn a_page_becomes_a_page_table_and_a_page_again() {
         let pfn = map.data[17];
         let frame = domain.frame_of(pfn).unwrap();
         let mapping = host.map(id, &[frame], Access::Write).unwrap();
-        assert!(!domain.perform(Action::MakeTable(pfn)), "somebody writes there");
+        assert!(!domain.perform(Action::MakeTable(pfn)), "it is mapped for writing");
         drop(mapping);
         host.enable_logdirty(id).unwrap();
         let mut dirty = bitmap(&host, &domain);

@@ -49,7 +49,7 @@ fn threads_end_with_their_domain_and_nothing_works_in_a_child() {
     let dropped = host.create(busy(7)).unwrap();
     expect_vcpu_threads(12, "each vCPU is one");
     host.destroy(destroyed.domid()).unwrap();
-    expect_vcpu_threads(7, "destroy joins the threads, though somebody still holds the domain");
+    expect_vcpu_threads(7, "destroy joins the threads, though there is still a reference to the domain");
     dropped.suspend().unwrap();
     let before = support::page(&dropped, 0);
     let held = RefCell::new(Some((host, dropped)));
@@ -69,7 +69,7 @@ fn threads_end_with_their_domain_and_nothing_works_in_a_child() {
     let (host, dropped) = held.take().unwrap();
     assert_eq!(support::page(&dropped, 0), before, "the child wrote to the parent's domain");
     drop(host);
-    expect_vcpu_threads(7, "somebody still holds the domain");
+    expect_vcpu_threads(7, "there is still a reference to the domain");
     drop(dropped);
     expect_vcpu_threads(0, "the last holder's drop joins them");
 }

@@ -7,7 +7,7 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::cast_possible_truncation,
-    reason = "a test that meets the unexpected shall panic"
+    reason = "a test that meets the unexpected panics"
 )]
 
 mod records;

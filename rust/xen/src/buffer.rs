@@ -78,7 +78,7 @@ impl BitmapMemory for HypercallBuffer {
 
 impl Drop for HypercallBuffer {
     fn drop(&mut self) {
-        // SAFETY: these are the pages that were allocated, and nobody uses them any more.
+        // SAFETY: these are the pages that were allocated, and they are no longer used.
         unsafe { self.call.free(self.base, self.pages) };
     }
 }

@@ -86,7 +86,7 @@ impl<'f> Table<'f> {
 impl Drop for Table<'_> {
     fn drop(&mut self) {
         let foreign = self.foreign;
-        // SAFETY: the handle is open, this is what it gave, and nobody uses the page any more.
+        // SAFETY: the handle is open, this is what it gave, and the page is no longer used.
         unsafe {
             (foreign.functions.xenforeignmemory_unmap_resource)(
                 foreign.handle.as_ptr(),

@@ -50,7 +50,7 @@ pub(super) const fn version(answer: u32) -> XenVersion {
 /// Bytes in a page of hypercall memory.
 pub(super) const HYPERCALL_PAGE_BYTES: usize = 4096;
 
-// The structures as Xen lays them out for a 64-bit caller: a wrong reading of the headers shall not compile.
+// The structures as Xen lays them out for a 64-bit caller: a wrong reading of the headers does not compile.
 const _: () = {
     assert!(offset_of!(sys::xen_domctl, interface_version) == 4);
     assert!(offset_of!(sys::xen_domctl, domain) == 8);

@@ -136,7 +136,7 @@ impl Drop for Mapping {
         let foreign = &self.foreign;
         // A child has not inherited the mapping; something else may be at its address there.
         if foreign.process == Process::current() {
-            // SAFETY: this is the range that was mapped, the handle is open, and nobody uses the pages any more.
+            // SAFETY: this is the range that was mapped, the handle is open, and the pages are no longer used.
             unsafe {
                 (foreign.functions.xenforeignmemory_unmap)(
                     foreign.handle.as_ptr(),

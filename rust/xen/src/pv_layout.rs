@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! Compares what `xenmig_types::pv` says of structures with the headers, for guests of either width: a wrong number there
-//! shall not compile. The 32-bit structures are those of `public/foreign/x86_32.h`.
+//! does not compile. The 32-bit structures are those of `public/foreign/x86_32.h`.
 
 use std::{
     mem::{offset_of, size_of},

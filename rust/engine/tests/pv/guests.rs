@@ -21,7 +21,7 @@ pub(crate) const WIDTHS: [GuestWidth; 2] = [GuestWidth::Bits32, GuestWidth::Bits
 pub(crate) const FORMS: [P2mForm; 3] =
     [P2mForm::List { first_slot: 0 }, P2mForm::List { first_slot: 9 }, P2mForm::Tree];
 
-/// A guest of so many pages with nothing odd about it.
+/// A guest of this number of pages with nothing odd about it.
 pub(crate) fn plain(width: GuestWidth, p2m: P2mForm, pages: u64) -> DomainConfig {
     DomainConfig {
         memory_bytes: pages * PAGE_SIZE_U64,

@@ -19,7 +19,7 @@ pub(crate) struct Shape {
 }
 
 impl Shape {
-    /// A domain of so many pages, without holes or anything special.
+    /// A domain of this number of pages, without holes or anything special.
     pub(crate) fn plain(pages: u64) -> Self {
         Self { pages, ..Self::default() }
     }

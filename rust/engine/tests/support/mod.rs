@@ -64,7 +64,7 @@ impl Saved {
         }
     }
 
-    /// Takes the stream apart. It must keep to the format as far as it goes.
+    /// Takes the stream apart. It must keep to the format, up to where it ends.
     pub(crate) fn stream(&self) -> stream::Stream {
         stream::Stream::decode(&self.bytes).unwrap()
     }

@@ -23,7 +23,7 @@ pub(crate) struct Item {
     pub(crate) words: Vec<Word>,
 }
 
-/// The records of a stream, as far as it goes.
+/// The records of a stream, up to where it ends.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Stream {
     pub(crate) items: Vec<Item>,

@@ -33,7 +33,7 @@ pub(crate) enum Resumes {
     /// It runs again.
     #[default]
     Works,
-    /// That is somebody else's task.
+    /// That is another part's task.
     Cannot,
     /// An error.
     Fails,

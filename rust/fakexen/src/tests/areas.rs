@@ -14,7 +14,7 @@ fn mapped_pages_are_counted_to_the_page() {
     let fd = open(c"/dev/xen/privcmd").unwrap();
     let area = mmap(fd, 8).unwrap();
     let page = |number: usize| area + (number * PAGE) as u64;
-    assert_eq!(now(), (0, 0, 0), "an empty area is nobody's");
+    assert_eq!(now(), (0, 0, 0), "an empty area has no owner");
     map_at(fd, area, domid, &[10, 11, 12, 13, 14, 15, 16, 17]).unwrap();
     assert_eq!(now(), (1, 1, 7), "13 is a hole");
     munmap(page(2), 2);

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{create, domctl, map_at, mmap, munmap, open, page_types};
 use crate::{control, layout::DomainCpuPolicy, layout::ctl, report};
 
-/// Calls a function of the control interface with a buffer of so many bytes.
+/// Calls a function of the control interface with a buffer of this size.
 fn called(size: usize, call: impl FnOnce(*mut i8, usize) -> i64) -> (i64, String) {
     let mut text = vec![0x55_u8; size];
     let number = call(text.as_mut_ptr().cast(), size);

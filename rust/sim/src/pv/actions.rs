@@ -281,7 +281,7 @@ impl PvGuest<'_> {
         true
     }
 
-    /// Makes the p2m so many entries longer, as far as there is room on its last page table.
+    /// Makes the p2m longer by this number of entries, or fewer if its last page table is full.
     pub(super) fn grow_p2m(&self, kernel: &mut Kernel, pfns: u64) -> bool {
         let per_page = self.width().frames_per_page();
         let Some(max_pfn) = self.max_pfn().checked_add(pfns).filter(|end| *end <= pv_config::MAX_PFNS) else {

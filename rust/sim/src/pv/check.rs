@@ -78,7 +78,7 @@ impl PvGuest<'_> {
             let pte = self.pte(PteAt::new(table, slot));
             let what = || format!("entry {:#x} in slot {slot} of the L{level} table {table}", pte.0);
             let page = self.page_behind(pte);
-            // Nobody looks behind the four entries of a PAE guest's L3 table.
+            // Nothing after the four entries counts of a PAE guest's L3 table.
             if xens.contains(&slot) {
                 let is_l3 = self.width() == GuestWidth::Bits32 && level == 3;
                 must(is_l3 || (pte.is_present() && page.is_none()), || format!("{} is not Xen's", what()))?;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! The vCPUs of a PV domain, as Xen keeps them for it: four parts of a state, most of which nobody but the guest
+//! The vCPUs of a PV domain, as Xen keeps them for it: four parts of a state, most of which only the guest
 //! understands, and in the first of them a few frames.
 
 use fastrand::Rng;
@@ -101,7 +101,7 @@ pub(super) struct BootState {
 }
 
 impl PvVcpu {
-    /// Makes a vCPU that is up; what nobody looks at is random.
+    /// Makes a vCPU that is up; what is never looked at is random.
     pub(super) fn boot(
         width: GuestWidth,
         number: u32,
