@@ -14,8 +14,8 @@ RUST = Path(__file__).parents[2] / "rust"
 CRATES = sorted(source.parent.name for source in RUST.glob("*/src"))
 MOST_FILES = 3
 #: Crates with longer cycles, and how many files their longest one spans. To be lowered, never raised.
-LONGER_CYCLES = {"engine": 12}
-#: Crates whose names and module files are still to be brought into line.
+LONGER_CYCLES = {"engine": 10}
+#: Crates with files of one name in two folders.
 UNNAMED = {"engine"}
 
 _TYPE = re.compile(r"^ *(?:pub(?:\([^)]*\))? )?(?:struct|enum|union|trait) (\w+)", re.MULTILINE)
@@ -55,6 +55,6 @@ def test_no_type_and_no_file_of_a_crate_has_the_name_of_another(crate: str) -> N
     assert [name for name, count in names.items() if count > 1] == []
 
 
-@pytest.mark.parametrize("crate", sorted(set(CRATES) - UNNAMED))
+@pytest.mark.parametrize("crate", CRATES)
 def test_a_module_with_a_folder_is_a_file_beside_it(crate: str) -> None:
     assert list((RUST / crate / "src").rglob("mod.rs")) == []

@@ -26,7 +26,7 @@ class Pv:
     Attributes:
         width: Bits of its words. An empty domain is made with 64 bits, as Xen makes it.
         p2m: How it says where its p2m is: a list that its page tables map, or a tree of frames.
-        spare_pfns: Entries of the p2m behind the last page: it is longer than what is used of it.
+        spare_pfns: Entries of the p2m after the last page.
         offline_vcpus: vCPUs that were never brought up; not the first, which is 0.
         ptes_per_s: Entries of page tables written. Some lead to another owner's frame for a moment.
         tables_per_s: Pages that become page tables, and page tables that become pages.

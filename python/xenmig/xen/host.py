@@ -56,7 +56,7 @@ class Xen:
         """Suspends a guest, and returns when it is suspended.
 
         A guest with PV drivers, as every PV guest has, is asked through xenstore and suspends itself. An HVM
-        guest without them is suspended over its head. A guest that is suspended already is left alone.
+        guest without them is suspended without being asked. A guest that is suspended already is left alone.
 
         The device model of an HVM guest is not stopped and not saved: that is the toolstack's part.
 

@@ -50,7 +50,7 @@ impl<F: Copy> Next<F> {
     pub(crate) fn get(&self) -> F {
         let mut address = self.address.load(Ordering::Relaxed);
         if address.is_null() {
-            // SAFETY: the name is a C string; RTLD_NEXT begins behind this library.
+            // SAFETY: the name is a C string; RTLD_NEXT begins after this library.
             address = unsafe { libc::dlsym(libc::RTLD_NEXT, self.name.as_ptr()) };
             if address.is_null() {
                 // SAFETY: takes nothing and does not return.

@@ -62,7 +62,7 @@ unsafe fn reply(text: *mut c_char, size: usize, result: Result<Reply, Failure>) 
         unsafe { text.cast::<u8>().copy_from(words.as_ptr(), length) };
         // SAFETY: `length` is below `size`.
         let end = unsafe { text.add(length) };
-        // SAFETY: the byte behind the words, inside the buffer.
+        // SAFETY: the byte after the words, inside the buffer.
         unsafe { end.write(0) };
     }
     number

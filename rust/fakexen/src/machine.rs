@@ -50,7 +50,7 @@ pub(crate) fn list(arg: u64) -> Answer {
     })
 }
 
-/// `XENMEM_machphys_compat_mfn_list`: libxenguest wants the answer in a variable of its own, and Xen does not mind.
+/// `XENMEM_machphys_compat_mfn_list`: libxenguest wants the answer in its own variable, and Xen does not mind.
 pub(crate) fn compat_list(arg: u64) -> Answer {
     tally::call(Kind::MachphysCompatList, Scope::Host, || {
         answer(arg, Memory::User, &[m2p().ok_or(libc::EOPNOTSUPP)?.compat.0])

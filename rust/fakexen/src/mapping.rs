@@ -175,7 +175,7 @@ impl Batch<'_> {
             Err(errno) => return (1, errno),
         };
         let mut run = 1;
-        // A fault that counts attempts must be asked once a page: then each page is a run of its own.
+        // A fault that counts attempts must be asked once a page: then each page is its own run.
         while !self.pages_fail
             && let Some(frame) = frames.get(run)
             && self.page(*frame) == Ok(first + run as u64)

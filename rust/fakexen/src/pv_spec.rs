@@ -17,7 +17,7 @@ pub(crate) struct PvSpec {
     tree: bool,
     /// The slot of an L2 table that the list begins at.
     first_slot: u16,
-    /// pfns that the p2m has entries for behind the last page.
+    /// pfns that the p2m has entries for after the last page.
     spare_pfns: u64,
     /// vCPUs that were never brought up.
     offline_vcpus: Vec<u32>,
@@ -109,7 +109,7 @@ pub(crate) enum PvAction {
     UnmakeTable(u64),
     /// The kernel says that the pages of its p2m have changed.
     BumpGeneration,
-    /// The p2m gets so many entries more.
+    /// The p2m gets this many entries more.
     GrowP2m(u64),
 }
 

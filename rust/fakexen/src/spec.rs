@@ -131,7 +131,7 @@ pub(crate) enum WorkloadSpec {
     Idle,
     /// They write random pages.
     Uniform {
-        /// So many a second.
+        /// Pages written per second.
         pages_per_s: f64,
     },
     /// They write the first pages often, the others seldom.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! Tests at the interposed: calls are made as the Xen libraries make them, and answered. All tests share the host of this
-//! process, so each has domains of its own.
+//! Tests of the interposed functions: calls are made as the Xen libraries make them, and answered. All tests share the host of this
+//! process, so each has its own domains.
 
 mod areas;
 mod control;
@@ -30,7 +30,7 @@ pub(super) fn create(json: &str) -> Arc<Domain> {
     host::create(&serde_json::from_str(json).unwrap()).unwrap()
 }
 
-/// Makes a system call's result of what a door returned.
+/// Makes a system call's result of what an interposed function returned.
 fn result(value: c_int) -> Result<c_int, i32> {
     if value == -1 { Err(c_library::errno()) } else { Ok(value) }
 }
@@ -43,7 +43,7 @@ pub(super) fn open(path: &std::ffi::CStr) -> Result<c_int, i32> {
 
 /// Calls `ioctl`.
 pub(super) fn ioctl(fd: c_int, request: u64, arg: u64) -> Result<c_int, i32> {
-    // SAFETY: the door checks the pointer.
+    // SAFETY: the function checks the pointer.
     result(unsafe { interposed::ioctl(fd, request, arg as *mut _) })
 }
 

@@ -57,7 +57,7 @@ fn context_bytes(domain: &Domain) -> Result<usize, i32> {
     Ok(width.ok_or(libc::EINVAL)?.context_bytes())
 }
 
-/// A vCPU that is not there is an error of its own here.
+/// A vCPU that is not there has its own error here.
 const fn no_context(errno: i32) -> i32 {
     if errno == libc::ESRCH { libc::EINVAL } else { errno }
 }

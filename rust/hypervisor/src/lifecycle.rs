@@ -15,7 +15,7 @@ pub trait Lifecycle: Hypervisor {
     /// As for [`Hypervisor`].
     fn has_pv_drivers(&self, domid: Domid) -> Result<bool>;
 
-    /// Suspends a guest over its head: right for an HVM guest without PV drivers. One with drivers must be asked, so
+    /// Suspends a guest without asking it: right for an HVM guest without PV drivers. One with drivers must be asked, so
     /// that they are at rest when it happens; a PV guest moreover says only then where its start info page is.
     ///
     /// # Errors

@@ -38,7 +38,7 @@ pub trait PvVerbs: fmt::Debug {
     }
 
     /// Returns a part of a vCPU's state, empty if there is nothing of that kind. [`VcpuPart::Basic`] is at least as long as
-    /// a context of the guest's width; what is behind that means nothing.
+    /// a context of the guest's width; what follows means nothing.
     fn vcpu_state(&self, domid: Domid, _vcpu: u32, _part: VcpuPart) -> Result<Vec<u8>> {
         Err(unsupported("getvcpucontext", domid))
     }
@@ -54,7 +54,7 @@ pub trait PvVerbs: fmt::Debug {
     }
 
     /// Returns the first frame of the table that 32-bit guests see (`XENMEM_machphys_compat_mfn_list`): it stands in those
-    /// of their page tables in which Xen has mappings of its own.
+    /// of their page tables in which Xen has its own mappings.
     fn compat_m2p_frame(&self, domid: Domid) -> Result<Gfn> {
         Err(unsupported("machphys_compat_mfn_list", domid))
     }

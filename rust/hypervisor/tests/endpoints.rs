@@ -74,7 +74,7 @@ fn set_send_buffer(socket: &UnixStream, bytes: libc::c_int) {
     assert_eq!(result, 0);
 }
 
-/// Sends pages of one domain to the same pfns of another, with bytes before and behind.
+/// Sends pages of one domain to the same pfns of another, with bytes before and after.
 fn transfer(out: RawFd, back: RawFd) {
     let (host, from) = filled();
     let to = host.create(pages(2 * PAGES)).unwrap();

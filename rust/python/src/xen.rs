@@ -14,7 +14,7 @@ use crate::{
     errors::{self, Aftermath},
 };
 
-/// Why a domain has shut down, by `SHUTDOWN_*` of `public/sched.h`; to be saved (2) is a state of its own.
+/// Why a domain has shut down, by `SHUTDOWN_*` of `public/sched.h`; to be saved (2) has its own state.
 const SHUTDOWN_REASONS: [Option<&str>; 6] =
     [Some("poweroff"), Some("reboot"), None, Some("crash"), Some("watchdog"), Some("soft_reset")];
 
@@ -114,7 +114,7 @@ impl PyXenHost {
         detached(py, || host.has_pv_drivers(domid.0))
     }
 
-    /// Suspends a guest over its head.
+    /// Suspends a guest without asking it.
     fn suspend(&self, py: Python<'_>, domid: DomidArg) -> PyResult<()> {
         let host = self.lifecycle()?;
         detached(py, || host.suspend(domid.0))

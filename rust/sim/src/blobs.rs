@@ -12,7 +12,7 @@ use crate::domain_config::Blobs;
 
 /// `HVM_NR_PARAMS` of Xen 4.17.
 const HVM_NR_PARAMS: u32 = 39;
-/// Parameters that are not the guest's: the toolstack gives a restored domain event channels of its own (STORE_EVTCHN,
+/// Parameters that are not the guest's: the toolstack gives a restored domain its own event channels (STORE_EVTCHN,
 /// CONSOLE_EVTCHN), and PAE_ENABLED has no meaning any more.
 const NOT_THE_GUESTS: [u32; 3] = [2, 18, 4];
 /// Guest time that passes with each write of a vCPU.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! What stands in a simulated domain's pages: read, written and filled from outside, as a guest would.
+//! The contents of a simulated domain's pages: read, written and filled from outside, as a guest would.
 
 use std::io::{ErrorKind, Read};
 
@@ -91,7 +91,7 @@ impl SimDomain {
     }
 
     /// Fills RAM with the bytes of an image, from pfn 0 upward; holes and what is no data are skipped, the rest of the last page is
-    /// zeroed, pages behind it stay as they are. Returns the length of the image in bytes.
+    /// zeroed, pages after it stay as they are. Returns the length of the image in bytes.
     ///
     /// # Errors
     ///

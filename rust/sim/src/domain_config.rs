@@ -37,8 +37,7 @@ pub struct DomainConfig {
     pub blobs: Blobs,
     /// Whether log-dirty is on from the start, as for VRAM tracking: ENABLE gives `EINVAL` until OFF.
     pub vram_tracking: bool,
-    /// Number of pages that Xen keeps mapped (vCPU info, runstate): the last ones of RAM, or fewer if there are not
-    /// so many. They are written without being logged, while the vCPUs run and at the suspension, so only a CLEAN
+    /// Number of pages that Xen keeps mapped (vCPU info, runstate): the last ones of RAM, or fewer if RAM has fewer. They are written without being logged, while the vCPUs run and at the suspension, so only a CLEAN
     /// with FINAL reports them.
     pub xen_mapped_pages: u64,
     /// Makes the domain a PV guest; `None` makes it HVM or PVH, which the host does not tell apart.

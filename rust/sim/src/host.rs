@@ -43,8 +43,8 @@ impl SimHost {
         Self::with_machine(DEFAULT_FRAMES)
     }
 
-    /// Opens an empty host whose machine has so many frames for PV guests: 4096 to 2^28, the nearest of which is taken.
-    /// Xen itself has about 1 % of them; 4 KiB times so many is what all PV guests together may have.
+    /// Opens an empty host whose machine has this number of frames for PV guests. It is clamped to 4096 to 2^28.
+    /// Xen itself has about 1 % of them; all PV guests together may have 4 KiB of memory for each frame.
     #[must_use]
     pub fn with_machine(frames: u64) -> Self {
         Self {

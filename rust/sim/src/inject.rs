@@ -16,7 +16,7 @@ use crate::{counters::Verb, gate::lock};
 /// A fault. Each stays until it has happened, if it happens once, or until `clear_faults`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// Mapping costs so much time for each page, spent by the mapping thread.
+    /// Mapping costs time for each page: the mapping thread spends it, or the host's clock moves on.
     MapCost {
         /// Nanoseconds for each page that is mapped.
         ns_per_page: u64,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! The simulated host: HVM, PVH and PV domains in the memory of this process, for people and tests without a Xen
-//! host on their desk.
+//! host.
 //!
 //! ```text
 //! DomainConfig ─> SimHost ─> SimDomain ─┬─ Guest: memory (memfd) · log-dirty bitmap · gate <─ vCPU threads
@@ -11,10 +11,13 @@
 //!
 //! The vCPUs are threads that really write; a CLEAN, a PEEK, a suspension or ballooning finds each of them between
 //! two writes. A test can also play the guest itself ([`Script`], [`SimDomain::perform`]), inject faults ([`Fault`]) and
-//! count calls ([`Counters`]). What the host does not model: grants, and what a hypercall costs, apart from what
-//! [`Fault::MapCost`] adds.
+//! count calls ([`Counters`]). The host does not model what a hypercall costs, apart from what [`Fault::MapCost`] adds. Of a
+//! grant table it keeps the two reserved entries that a toolstack writes ([`SimDomain::grants`]); its guests grant nothing.
 //!
-//! A PV guest ([`PvConfig`]) has page tables, a p2m and a start info page of its own making, in frames that lie anywhere in
+//! A host made by [`SimHost::with_clock`] runs on a given clock, without threads: the same calls then give the same
+//! results.
+//!
+//! A PV guest ([`PvConfig`]) has page tables, a p2m and its own start info page, in frames that lie anywhere in
 //! the host's machine memory; [`SimDomain::check_pv`] says whether they hang together.
 //!
 //! ```

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! Log-dirty mode of one domain: which pages were written since the last CLEAN.
 //!
-//! Writers mark a page behind their write. CLEAN and PEEK are called with every writer stopped, so a page is either
+//! Writers mark a page after they wrote to it. CLEAN and PEEK are called with every writer stopped, so a page is either
 //! in the bitmap that CLEAN returns, with what was written before it, or in a later one.
 
 use std::{

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! 0 .. 512   never given        M2P_FIRST ..   the m2p, in chunks of 512 frames; then one chunk, the first frame of
-//!                                              which heads the table of 32-bit guests; then frames of Xen's own
+//!                                              which heads the table of 32-bit guests; then Xen's own frames
 //! the rest   guests' pages and their shared info pages, handed out in random order
 //! ```
 //!
@@ -50,7 +50,7 @@ const WINDOW_FRAMES: u64 = 4096;
 const TRIES: u32 = 16;
 /// The first frame of the m2p.
 const M2P_FIRST: u64 = 512;
-/// Frames of Xen's own, behind its tables.
+/// Xen's own frames, after its tables.
 const XEN_FRAMES: u64 = 128;
 /// What the m2p says of a frame that is no guest's (`INVALID_M2P_ENTRY`).
 pub(super) const INVALID_ENTRY: u64 = u64::MAX;
@@ -77,7 +77,7 @@ struct Allocator {
 }
 
 impl Machine {
-    /// Makes a machine of so many frames, [`MIN_FRAMES`] to [`MAX_FRAMES`], none of them a guest's.
+    /// Makes a machine of this many frames, [`MIN_FRAMES`] to [`MAX_FRAMES`], none of them a guest's.
     pub(super) fn new(frames: u64) -> io::Result<Self> {
         let frames = frames.clamp(MIN_FRAMES, MAX_FRAMES);
         let bytes = index(frames.next_multiple_of(M2P_CHUNK_ENTRIES) * 8);
@@ -113,7 +113,7 @@ impl Machine {
         (0..chunks).map(|chunk| Gfn(M2P_FIRST + chunk * M2P_CHUNK_FRAMES))
     }
 
-    /// Returns the file that holds the m2p, chunk behind chunk.
+    /// Returns the file that holds the m2p, chunk after chunk.
     #[cfg(feature = "raw-domains")]
     pub(super) fn m2p_file(&self) -> std::os::fd::BorrowedFd<'_> {
         self.file.as_fd()
@@ -159,8 +159,8 @@ impl Machine {
             return None;
         }
         let free = |window: Range<u64>, from: u64| {
-            let behind = self.used.find(from, window.end, false);
-            behind.or_else(|| self.used.find(window.start, from, false))
+            let after = self.used.find(from, window.end, false);
+            after.or_else(|| self.used.find(window.start, from, false))
         };
         let mut frame = None;
         for _ in 0..TRIES {

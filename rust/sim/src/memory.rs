@@ -48,7 +48,7 @@ pub(super) struct Memory {
     file: File,
     region: Region,
     populated: Bits,
-    /// Pages behind the last pfn.
+    /// Pages after the last pfn.
     extra_pages: u64,
     /// How often a PV guest's pages are mapped for writing by others.
     written_by_others: Mutex<BTreeMap<u64, u32>>,
@@ -59,7 +59,7 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    /// Makes a memory that may have pages below pfn `capacity`, and has none; and `extra_pages` behind them, zeroed.
+    /// Makes a memory that may have pages below pfn `capacity`, and has none; and `extra_pages` after them, zeroed.
     pub(super) fn new(capacity: u64, extra_pages: u64) -> io::Result<Self> {
         let bytes = (capacity.max(1) + extra_pages) * PAGE_SIZE_U64;
         let file = new_file(c"xenmig-sim-domain", bytes)?;
@@ -292,7 +292,7 @@ impl Drop for Mapping {
     }
 }
 
-/// Makes a sparse file of so many bytes that has no name.
+/// Makes a sparse file of `bytes` bytes without a name.
 pub(super) fn new_file(name: &CStr, bytes: u64) -> io::Result<File> {
     // SAFETY: the name is a C string, and the call touches nothing else.
     let fd = unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC) };

@@ -65,9 +65,9 @@ pub enum Action {
     UnmakeTable(Pfn),
     /// A PV guest says that the pages of its p2m have changed.
     BumpGeneration,
-    /// A PV guest's p2m gets so many entries more, all without a page.
+    /// A PV guest's p2m gets this many entries more, all without a page.
     GrowP2m(u64),
-    /// A PV guest does so many random steps of the kinds of [`Churn`](super::Churn), the same ones for the same seed. What
+    /// A PV guest does this many random steps of the kinds of [`Churn`](super::Churn), the same ones for the same seed. What
     /// they leave torn is mended when it suspends itself.
     Churn(u32),
 }

@@ -34,7 +34,7 @@ fn config(width: GuestWidth, p2m: P2mForm, seed: u64) -> DomainConfig {
     DomainConfig { vcpus: 2, holes: support::hole(20..24), seed, pv: Some(pv), ..pages(PAGES) }
 }
 
-/// Makes a domain on a small machine of its own: there are many of them.
+/// Makes a domain on its own small machine: there are many of them.
 fn domain(config: DomainConfig) -> (SimHost, Arc<SimDomain>) {
     let host = SimHost::with_machine(8192);
     let domain = host.create(config).unwrap();

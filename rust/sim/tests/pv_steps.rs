@@ -193,7 +193,7 @@ fn the_p2m_grows_as_far_as_it_has_room() {
         assert!(domain.perform(Action::BalloonOut(data)));
         assert!(
             !domain.perform(Action::BalloonIn(Pfn(before))),
-            "the last page of the p2m ends behind the p2m"
+            "the last page of the p2m ends after the p2m"
         );
         assert!(domain.perform(Action::GrowP2m(10_000)));
         assert_eq!(host.nr_gpfns(domain.domid()).unwrap(), before + 10_000);

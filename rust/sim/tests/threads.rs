@@ -23,7 +23,7 @@ use support::pages;
 use xenmig_hypervisor::{Hypervisor, HypervisorError};
 use xenmig_sim::{DomainConfig, SimError, SimHost, Workload};
 
-/// Waits until this process has so many vCPU threads: a new thread gives itself its name, and a thread that was
+/// Waits until this process has this many vCPU threads: a new thread gives itself its name, and a thread that was
 /// joined stays in the list for a moment.
 fn expect_vcpu_threads(expected: usize, why: &str) {
     let deadline = Instant::now() + Duration::from_secs(5);

@@ -26,7 +26,7 @@ pub(super) struct CallHandle {
     process: Process,
 }
 
-// SAFETY: libxencall guards what it has of its own with a mutex (it is not opened NON_REENTRANT).
+// SAFETY: libxencall guards its own state with a mutex (it is not opened NON_REENTRANT).
 unsafe impl Send for CallHandle {}
 // SAFETY: as above.
 unsafe impl Sync for CallHandle {}

@@ -81,7 +81,7 @@ pub enum XenOpenError {
 }
 
 impl XenOpenError {
-    /// Returns the errno that lies behind it, if it was one.
+    /// Returns the errno that caused it, if there was one.
     #[must_use]
     pub const fn errno(&self) -> Option<Errno> {
         match self {

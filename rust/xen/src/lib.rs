@@ -14,7 +14,7 @@
 //! The verbs that all guests need are in `host.rs`, those of PV guests in `pv.rs`.
 //!
 //! Types, constants and prototypes come from the crate `xenctrl-sys`, that is from the headers of the machine this
-//! was built on; the functions are looked up when a host is opened. So a build with this module loads anywhere, and
+//! was built on; the functions are looked up when a host is opened. So a build with this crate loads anywhere, and
 //! [`XenHost::open`] says what a machine lacks. `interface.rs` says which Xen a build is for.
 //!
 //! Two ways lead to a hypercall. libxenctrl's functions are used where they lose nothing. These things are asked through

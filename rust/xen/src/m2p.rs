@@ -28,7 +28,7 @@ pub(super) fn extents(call: &Arc<CallHandle>, frames: u64) -> CallResult<Vec<sys
 pub(super) fn map(foreign: &Arc<ForeignHandle>, extents: &[sys::xen_pfn_t], frames: u64) -> CallResult<M2p> {
     let list = frames_of(extents, pages(frames)?).ok_or(Errno(libc::ERANGE))?;
     let mapping = foreign.map_frames(XEN, libc::PROT_READ, &list, None)?;
-    // SAFETY: all pages are mapped, page-aligned and one behind the other, until `mapping` is dropped, and there is an entry
+    // SAFETY: all pages are mapped, page-aligned and in order, until `mapping` is dropped, and there is an entry
     // of 64 bits for each frame. They are Xen's: there is no reference to them.
     Ok(unsafe { M2p::new(mapping.base().cast(), frames, Box::new(mapping)) })
 }

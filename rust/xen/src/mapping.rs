@@ -18,7 +18,7 @@ use crate::{
     libraries::{ForeignFunctions, quiet},
 };
 
-/// A handle of libxenforeignmemory. It has no state of its own but a descriptor, so threads need not take turns.
+/// A handle of libxenforeignmemory. It has no state but a descriptor, so threads need not take turns.
 pub(super) struct ForeignHandle {
     pub(super) functions: ForeignFunctions,
     pub(super) handle: NonNull<xenforeignmemory_handle>,
@@ -56,7 +56,7 @@ impl ForeignHandle {
         let base = mapping.base;
         let pages = errors.into_iter().enumerate().map(|(index, error)| match error {
             0 => {
-                // SAFETY: `index` is below the number of pages, which lie one behind the other.
+                // SAFETY: `index` is below the number of pages, which lie in order.
                 Ok(unsafe { base.cast::<u8>().add(index * PAGE_SIZE) })
             }
             // The kernel's numbers are negative.
@@ -68,7 +68,7 @@ impl ForeignHandle {
         Ok(unsafe { ForeignPages::new(pages, access, Box::new(mapping)) })
     }
 
-    /// Maps frames one behind the other. With `errors`, which must be as many, a frame that cannot be mapped gets one of the
+    /// Maps frames in order. With `errors`, which must be as many, a frame that cannot be mapped gets one of the
     /// kernel's; without, it makes the call fail.
     pub(super) fn map_frames(
         self: &Arc<Self>,

@@ -16,7 +16,7 @@ use crate::{
 
 /// Most frames in one query: Xen's limit.
 const MAX_FRAMES: usize = 1024;
-/// Where hypercall memory may fault, a query is made again so often, as libxenctrl does. It changes nothing.
+/// Where hypercall memory may fault, a query is made this many times, as libxenctrl does. It changes nothing.
 const FAULT_RETRIES: u32 = 2;
 
 /// The memory of one query.

@@ -140,7 +140,7 @@ fn vcpu_and_size(context: &[u8]) -> Option<(u32, usize)> {
     Some((u32::from_ne_bytes(*vcpu), usize::try_from(u32::from_ne_bytes(*size)).ok()?))
 }
 
-/// Returns what XSAVE saves, behind `xcr0` and `xcr0_accum`; empty where the processor has no XSAVE.
+/// Returns what XSAVE saves, after `xcr0` and `xcr0_accum`; empty where the processor has no XSAVE.
 fn xsave(call: &Arc<CallHandle>, domid: Domid, vcpu: u32) -> CallResult<Vec<u8>> {
     let mut query = domctl(sys::XEN_DOMCTL_getvcpuextstate, domid);
     query.u.vcpuextstate = sys::xen_domctl_vcpuextstate { vcpu, ..Default::default() };

@@ -170,7 +170,7 @@ fn sysctl_tells_the_size_of_policies_and_lists_domains() {
 #[test]
 fn a_child_process_gets_enodev() {
     let privcmd = open(c"/dev/xen/privcmd").unwrap();
-    // SAFETY: the child calls nothing but the interposed and _exit.
+    // SAFETY: the child calls nothing but the interposed functions and _exit.
     let child = unsafe { libc::fork() };
     if child == 0 {
         let denied = [open(c"/dev/xen/privcmd"), ioctl(privcmd, layout::ioctl::HYPERCALL, NOWHERE)];

@@ -48,7 +48,7 @@ fn clean_takes_what_peek_leaves() {
         assert_eq!((answer.pages, answer.dirty_count), (1024, 3));
         assert_eq!((words[0], words[1], words[15]), (1, 2, 1 << 63));
         assert!(words[2..15].iter().all(|word| *word == 0), "clean parts are cleared");
-        assert!(words[16..].iter().all(|word| *word == u64::MAX), "nothing behind the bitmap is touched");
+        assert!(words[16..].iter().all(|word| *word == u64::MAX), "nothing after the bitmap is touched");
     }
     let (answer, words) = fetch(&domain, shadow::CLEAN, 0, 1024).unwrap();
     assert_eq!((answer.dirty_count, words[0]), (0, 0));
@@ -99,7 +99,7 @@ fn a_hypercall_buffer_is_written_directly_and_to_its_end_only() {
     let domain = create("{}");
     call(&domain, shadow::ENABLE_LOGDIRTY).unwrap();
     write(&domain, &[9]);
-    // A page of a buffer, and behind it an area where nothing is.
+    // A page of a buffer, and after it an area where nothing is.
     let (privcmd, buffers) = (open(c"/dev/xen/privcmd").unwrap(), open(c"/dev/xen/hypercall").unwrap());
     let buffer = mmap(privcmd, 3).unwrap();
     assert_eq!(mmap_fixed(buffers, buffer, 1), Ok(buffer));

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! What the kernel of a PV guest does while it runs, one step at a time: entries of page tables, pages that become page
 //! tables, the balloon, a p2m that moves or grows. Each step is done in the order of Linux, and each page that it writes
-//! becomes dirty behind the write. A step that is not possible does nothing and says so.
+//! becomes dirty after the write. A step that is not possible does nothing and says so.
 //!
 //! The caller holds the control lock, so a CLEAN or a suspension never comes in the middle of a step. A type query, a
 //! mapping and a reader of mapped pages do.
@@ -254,7 +254,7 @@ impl PvGuest<'_> {
     }
 
     /// Gets a page from Xen where the guest has none, in another frame. Nothing logs that, until the guest writes to it.
-    /// Behind the end that the p2m is said to have there is no place, even if the last of its pages has room.
+    /// There is no place after the end that the p2m is said to have, even if the last of its pages has room.
     pub(super) fn balloon_in(&self, kernel: &mut Kernel, page: Pfn) -> bool {
         let has_place = page.0 < self.max_pfn()
             && self.p2m_entry(&kernel.p2m, page).is_some()

@@ -184,7 +184,7 @@ impl Builder<'_> {
         Some((missing, tree))
     }
 
-    /// Maps the leaves as a list; what is behind them on the last page table is missing.
+    /// Maps the leaves as a list; what follows them on the last page table is missing.
     fn list(&mut self, missing: Pfn, leaves: &[Pfn]) -> Option<()> {
         let first_slot = if let P2mForm::List { first_slot } = self.config.p2m { first_slot } else { 0 };
         let address = P2m::address(self.config.width, first_slot);
@@ -295,7 +295,7 @@ impl Builder<'_> {
         }
     }
 
-    /// Puts Xen's mappings where Xen has some. Behind the four entries of a PAE guest's L3 table may be anything.
+    /// Puts Xen's mappings where Xen has some. After the four entries of a PAE guest's L3 table may be anything.
     fn xens_mappings(&self, user_root: Option<Pfn>) {
         let guest = self.guest;
         for root in [Some(self.root), user_root].into_iter().flatten() {

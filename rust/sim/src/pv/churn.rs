@@ -30,7 +30,7 @@ enum Kind {
 const KINDS: [Kind; 3] = [Kind::Pte, Kind::Table, Kind::Balloon];
 
 impl PvGuest<'_> {
-    /// Does so many random steps of all kinds, and says whether any of them was possible.
+    /// Does `steps` random steps of all kinds, and says whether any of them was possible.
     pub(super) fn churn(&self, kernel: &mut Kernel, steps: u32) -> bool {
         (0..steps).fold(false, |any, _| {
             // Page tables change far more often than the memory's size.

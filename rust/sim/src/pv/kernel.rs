@@ -2,7 +2,7 @@
 //! What the kernel of a PV guest knows of itself, how it finds that again in its memory after a migration, and what it
 //! does before and after a suspension, as Linux does it.
 //!
-//! It starts at vCPU 0: its page tables, and the start info page, behind whose structure it keeps a few notes. Everything
+//! It starts at vCPU 0: its page tables, and the start info page, after whose structure it keeps a few notes. Everything
 //! else is found through these page tables.
 
 use std::{collections::BTreeSet, fmt};

@@ -48,7 +48,7 @@ pub struct PvConfig {
     pub width: GuestWidth,
     /// How its p2m is found.
     pub p2m: P2mForm,
-    /// pfns that the p2m has entries for behind the last page. The last of its pages, and page tables, are then one and
+    /// pfns that the p2m has entries for after the last page. The last of its pages, and page tables, are then one and
     /// the same page again and again.
     pub spare_pfns: u64,
     /// vCPUs that were never brought up. Not the first.

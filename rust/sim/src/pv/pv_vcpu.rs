@@ -22,8 +22,8 @@ const CLOCK_BYTES: usize = 8;
 const FLAGS: u64 = 1 | 1 << 2;
 /// Frames of a GDT.
 const GDT_FRAMES: usize = 16;
-/// What stands behind the context of a 32-bit guest, where that of a 64-bit one would go on.
-pub(super) const BEHIND: u8 = 0xa5;
+/// What follows the context of a 32-bit guest, where that of a 64-bit one would go on.
+pub(super) const AFTER_NARROW: u8 = 0xa5;
 
 /// The state of one vCPU.
 #[derive(Clone, Debug, Default)]

@@ -8,7 +8,7 @@ use xenmig_types::{
 
 use super::{
     PvGuest, pv_config,
-    pv_vcpu::{BEHIND, EXTENDED_LIMITS, MSR_BYTES, PvVcpu, Registers, clock_of},
+    pv_vcpu::{AFTER_NARROW, EXTENDED_LIMITS, MSR_BYTES, PvVcpu, Registers, clock_of},
     tables::level_of_type,
 };
 use crate::gate::lock;
@@ -52,7 +52,7 @@ impl PvGuest<'_> {
             VcpuPart::Basic if vcpu.basic.is_empty() => Err(libc::ENODATA),
             VcpuPart::Basic => {
                 let mut context = vcpu.context(self.guest.writes());
-                context.resize(GuestWidth::Bits64.context_bytes(), BEHIND);
+                context.resize(GuestWidth::Bits64.context_bytes(), AFTER_NARROW);
                 Ok(context)
             }
             VcpuPart::Extended => Ok(vcpu.extended.clone()),

@@ -29,7 +29,7 @@ pub(crate) fn hole(pfns: Range<u64>) -> Vec<Range<u64>> {
     std::iter::once(pfns).collect()
 }
 
-/// Makes a domain on a host of its own.
+/// Makes a domain on its own host.
 pub(crate) fn domain(config: DomainConfig) -> (SimHost, Arc<SimDomain>) {
     let host = SimHost::new();
     let domain = host.create(config).unwrap();

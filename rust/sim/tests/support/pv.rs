@@ -11,7 +11,7 @@ use super::pages;
 
 pub(crate) const LIST: P2mForm = P2mForm::List { first_slot: 0 };
 
-/// A PV guest with all that is odd: vCPUs that are off, holes, a p2m that goes on behind the last page.
+/// A PV guest with all that is odd: vCPUs that are off, holes, a p2m that goes on after the last page.
 pub(crate) fn odd(width: GuestWidth, p2m: P2mForm) -> DomainConfig {
     let pv = PvConfig { width, p2m, spare_pfns: 3000, offline_vcpus: vec![2], ..PvConfig::default() };
     DomainConfig {
