@@ -13,17 +13,12 @@ from tests.style.rust_modules import Crate, cycles
 RUST = Path(__file__).parents[2] / "rust"
 CRATES = sorted(source.parent.name for source in RUST.glob("*/src"))
 MOST_FILES = 3
-#: Crates with longer cycles, and how many files their longest one spans. To be lowered, never raised.
-LONGER_CYCLES = {"engine": 10}
-#: Crates with files of one name in two folders.
-UNNAMED = {"engine"}
 
 _TYPE = re.compile(r"^ *(?:pub(?:\([^)]*\))? )?(?:struct|enum|union|trait) (\w+)", re.MULTILINE)
 
 
 def test_there_are_crates_to_check() -> None:
     assert len(CRATES) >= 8
-    assert LONGER_CYCLES.keys() | UNNAMED <= set(CRATES)
 
 
 @pytest.mark.parametrize("crate", CRATES)
@@ -31,8 +26,7 @@ def test_imports_go_one_way(crate: str) -> None:
     edges = Crate.read(RUST / crate / "src").edges()
     assert sum(map(len, edges.values())) >= len(edges), "hardly any import was found"
     longest = [{"::".join(module) or "lib" for module in cycle} for cycle in cycles(edges)]
-    limit = LONGER_CYCLES.get(crate, MOST_FILES)
-    assert [sorted(cycle) for cycle in longest if len(cycle) > limit] == []
+    assert [sorted(cycle) for cycle in longest if len(cycle) > MOST_FILES] == []
 
 
 def test_a_cycle_is_found(tmp_path: Path) -> None:
@@ -45,7 +39,7 @@ def test_a_cycle_is_found(tmp_path: Path) -> None:
     assert cycles(edges) == [{("a",), ("b",), ("c",)}]
 
 
-@pytest.mark.parametrize("crate", sorted(set(CRATES) - UNNAMED))
+@pytest.mark.parametrize("crate", CRATES)
 def test_no_type_and_no_file_of_a_crate_has_the_name_of_another(crate: str) -> None:
     files = list(Crate.read(RUST / crate / "src").files.values())
     types = [name for file in files for name in _TYPE.findall(file.read_text())]

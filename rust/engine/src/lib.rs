@@ -8,28 +8,26 @@
 //! guest/       what depends on the kind of guest, for both directions
 //! policy/      who decides, knowing what
 //! watch.rs     interruption, retries, stalls, pacing; for both directions
-//! events.rs    what happens, as it happens
-//! caller.rs    who suspends the guest, observes, and may interrupt
+//! interrupt.rs how the caller ends a run
 //! ```
 
 #![forbid(unsafe_code)]
 
 mod bitmap;
-mod caller;
-mod events;
 mod guest;
+mod interrupt;
 mod policy;
 pub mod restore;
 mod save;
 mod watch;
 
 pub use bitmap::MAX_BATCH_PAGES;
-pub use caller::{Caller, CallerError, Interrupt};
-pub use events::{Event, Stage};
 pub use guest::table_fault::TableFault;
+pub use interrupt::{CallerError, Interrupt};
 pub use policy::{ConsultMode, Decision, LibxcPolicy, Phase, Policy, PrecopyStats, RoundStats, Verdict};
 pub use save::{
-    Downtime, SaveOptions, SaveReport,
-    error::{GuestState, SaveError, SaveFailure},
-    save,
+    Downtime, SaveOptions, SaveReport, save,
+    save_caller::Caller,
+    save_error::{GuestState, SaveError, SaveFailure},
+    save_events::{Event, Stage},
 };

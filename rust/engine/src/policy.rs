@@ -14,7 +14,7 @@ pub use decision::{ConsultMode, Decision, Phase, Verdict};
 pub use libxc::LibxcPolicy;
 pub use statistics::{PrecopyStats, RoundStats};
 
-use crate::caller::CallerError;
+use crate::interrupt::CallerError;
 
 /// Decides whether the precopy goes on.
 pub trait Policy {

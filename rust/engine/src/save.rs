@@ -17,46 +17,38 @@
 mod aftermath;
 mod claims;
 mod decide;
-pub(crate) mod error;
 mod holes;
 mod logdirty;
-mod options;
+mod pipeline;
 mod precopy;
 mod prepare;
 mod redirtied;
-mod report;
+pub(crate) mod save_caller;
+pub(crate) mod save_error;
+pub(crate) mod save_events;
+mod save_options;
+mod save_report;
 mod stop_and_copy;
 mod write;
 
 use std::panic::{self, AssertUnwindSafe};
 
-use xenmig_hypervisor::{CleanPass, Hypervisor, SaveClaim, Sink};
-use xenmig_types::{DomainInfo, DomainState, Domid, Pfn};
+use xenmig_hypervisor::{Hypervisor, Sink};
+use xenmig_types::{DomainInfo, DomainState, Domid};
 
-pub use options::SaveOptions;
-pub use report::{Downtime, SaveReport};
+pub use save_options::SaveOptions;
+pub use save_report::{Downtime, SaveReport};
 
 use crate::{
-    bitmap::{self, MAX_BATCH_PAGES},
-    caller::Caller,
-    events::Stage,
-    guest::{
-        self,
-        save_ops::{Domain, SaveWatch},
-    },
-    policy::{
-        LibxcPolicy, Policy,
-        decision::Phase,
-        ledger::{BatchCounts, Ledger},
-    },
+    guest::save_ops::{Domain, SaveWatch},
+    policy::{LibxcPolicy, Policy, decision::Phase},
 };
 use aftermath::Aftermath;
-use claims::Claims;
-use decide::Decide;
-use error::{SaveError, SaveFailure};
 use logdirty::LogDirty;
-use prepare::{Pass, Prepare, Prepared};
-use write::Write;
+use pipeline::Pipeline;
+use save_caller::Caller;
+use save_error::{SaveError, SaveFailure};
+use save_events::Stage;
 
 /// Saves a domain into `sink`. On success the guest is suspended and the stream is whole. Without a policy libxc's own
 /// rule decides ([`LibxcPolicy`]); a save that is not live asks no policy.
@@ -83,7 +75,7 @@ pub fn save(
         let claim = &*claim.insert(host.claim_save(domid)?);
         let mut watch = SaveWatch::new(host, &mut *caller, options.progress_interval, options.peer_timeout);
         let info = check(domain, options, &mut watch)?;
-        let mut save = Save::new(domain, &info, claim, sink, options, policy, watch)?;
+        let mut save = Pipeline::new(domain, &info, claim, sink, options, policy, watch)?;
         if options.live {
             live(&mut save, &mut aftermath)?
         } else {
@@ -127,7 +119,7 @@ fn check(
 }
 
 /// Saves a guest that runs meanwhile.
-fn live(save: &mut Save<'_>, aftermath: &mut Aftermath) -> Result<(), SaveError> {
+fn live(save: &mut Pipeline<'_>, aftermath: &mut Aftermath) -> Result<(), SaveError> {
     if !save.prepare.guest.has_device_model() {
         return logged(save, aftermath);
     }
@@ -141,7 +133,7 @@ fn live(save: &mut Save<'_>, aftermath: &mut Aftermath) -> Result<(), SaveError>
 }
 
 /// The part of a live save during which log-dirty mode is on.
-fn logged(save: &mut Save<'_>, aftermath: &mut Aftermath) -> Result<(), SaveError> {
+fn logged(save: &mut Pipeline<'_>, aftermath: &mut Aftermath) -> Result<(), SaveError> {
     preamble(save)?;
     let logdirty = LogDirty::on(save.domain, &mut save.decide.watch)?;
     let result = precopy::precopy(save).and_then(|()| stop_and_copy::after_precopy(save, aftermath));
@@ -153,100 +145,15 @@ fn logged(save: &mut Save<'_>, aftermath: &mut Aftermath) -> Result<(), SaveErro
     result
 }
 
-fn nonlive(save: &mut Save<'_>, aftermath: &mut Aftermath) -> Result<(), SaveError> {
+fn nonlive(save: &mut Pipeline<'_>, aftermath: &mut Aftermath) -> Result<(), SaveError> {
     preamble(save)?;
     stop_and_copy::whole(save, aftermath)
 }
 
 /// Writes the headers and the records that do not depend on the guest's execution.
-fn preamble(save: &mut Save<'_>) -> Result<(), SaveError> {
+fn preamble(save: &mut Pipeline<'_>) -> Result<(), SaveError> {
     save.decide.enter(Stage::Preamble)?;
     let mut front = Vec::new();
     save.prepare.guest.front(save.domain, &mut save.decide.watch, &mut front)?;
     save.write.bytes(&front, &mut save.decide)
-}
-
-/// A save under way.
-#[derive(Debug)]
-struct Save<'a> {
-    domain: Domain<'a>,
-    options: &'a SaveOptions,
-    /// Pages of memory that the domain had when the save began.
-    ram_pages: u64,
-    claims: Claims,
-    prepare: Prepare<'a>,
-    write: Write<'a>,
-    decide: Decide<'a>,
-    /// The pages of the current batch, ascending.
-    pfns: Vec<Pfn>,
-    /// The buffers of a batch, which serve every batch.
-    batch: Prepared,
-}
-
-impl<'a> Save<'a> {
-    fn new(
-        domain: Domain<'a>,
-        info: &DomainInfo,
-        claim: &'a SaveClaim,
-        sink: &'a mut Sink,
-        options: &'a SaveOptions,
-        policy: &'a mut dyn Policy,
-        mut watch: SaveWatch<'a>,
-    ) -> Result<Self, SaveError> {
-        let Domain { host, domid } = domain;
-        let ram_pages = info.total_pages;
-        let guest = guest::open(domain, info, &mut watch)?;
-        let p2m_size = guest.p2m_size(domain, &mut watch)?;
-        let bitmap = watch.retry(|| host.dirty_bitmap(domid, p2m_size))?;
-        let ledger = Ledger::new(p2m_size, ram_pages, watch.tick());
-        Ok(Self {
-            domain,
-            options,
-            ram_pages,
-            claims: Claims::new(bitmap)?,
-            prepare: Prepare::new(domain, guest),
-            write: Write::new(sink),
-            decide: Decide::new(domain, claim, watch, policy, options, ledger),
-            pfns: Vec::with_capacity(MAX_BATCH_PAGES),
-            batch: Prepared::new(),
-        })
-    }
-
-    /// Asks the hypervisor about the domain.
-    fn info(&mut self) -> Result<DomainInfo, SaveError> {
-        let Domain { host, domid } = self.domain;
-        Ok(self.decide.watch.retry(|| host.domain_info(domid))?)
-    }
-
-    /// Sends the pages that are in `pfns`, enters them into the account, and says whether anything was written. `skipped`
-    /// pages of the batch were left out before.
-    fn send_batch(&mut self, pass: Pass, skipped: u64) -> Result<bool, SaveError> {
-        let began = self.decide.watch.tick();
-        self.prepare.batch(&self.pfns, pass, &mut self.batch, &mut self.decide.watch)?;
-        let bytes = self.write.batch(&self.batch, &mut self.decide)?;
-        let claims = &mut self.claims;
-        let counts = BatchCounts {
-            claimed: self.pfns.len() as u64 + skipped,
-            sent: self.batch.sent,
-            skipped,
-            deferred: self.batch.deferred.iter().map(|pfn| u64::from(claims.owe(*pfn))).sum(),
-            bytes,
-        };
-        self.batch.clear();
-        let time = self.decide.watch.tick().since(began);
-        self.decide.ledger.enter(&counts, time);
-        Ok(bytes > 0)
-    }
-
-    /// Fetches and clears the log-dirty bitmap, and returns how many pages it holds. The count is the bitmap's own: the
-    /// hypercall's is 32 bits wide.
-    fn clean(&mut self, pass: CleanPass) -> Result<u64, SaveError> {
-        let Domain { host, domid } = self.domain;
-        self.decide.watch.tick();
-        let bitmap = &mut self.claims.bitmap;
-        self.decide.watch.retry(|| host.clean(domid, Some(bitmap), pass))?;
-        let dirty = bitmap::count(bitmap.words());
-        self.decide.cleaned(dirty);
-        Ok(dirty)
-    }
 }

@@ -7,7 +7,7 @@ use xenmig_hypervisor::{Hypervisor, PageBuffer};
 use xenmig_types::{Domid, Gfn, PageType, Pfn};
 
 use super::table_fault::TableFault;
-use crate::{caller::Caller, save::error::SaveError, watch::Watch};
+use crate::{save::save_caller::Caller, save::save_error::SaveError, watch::Watch};
 
 /// No frame: what a p2m says where there is no page.
 pub(crate) const NO_FRAME: Gfn = Gfn(u64::MAX);

@@ -6,7 +6,7 @@ use super::{
     decision::{Decision, Verdict},
     statistics::PrecopyStats,
 };
-use crate::caller::CallerError;
+use crate::interrupt::CallerError;
 
 /// The rule of `xc_domain_save()` when no `precopy_policy` is given: stop when fewer than 50 pages are dirty, or
 /// after five rounds.

@@ -2,7 +2,7 @@
 //! What a restore asks of the program that started it.
 
 use super::events::{MissingPolicies, RestoreEvent};
-use crate::caller::{CallerError, Interrupt};
+use crate::interrupt::{CallerError, Interrupt};
 
 /// The program that restores a domain: a toolstack, a save helper, a test. All calls come on the thread that called
 /// [`restore`](super::restore), and no lock is held while they run.

@@ -8,7 +8,7 @@ use xenmig_stream::{Record, RecordKind, StreamError};
 use xenmig_types::{Domid, Gfn, Pfn};
 
 use super::named_page::NamedPage;
-use crate::{caller::CallerError, watch::Halt};
+use crate::{interrupt::CallerError, watch::Halt};
 
 /// The step of a restore that failed. Offsets count bytes from the start of the stream.
 #[derive(Debug, thiserror::Error)]

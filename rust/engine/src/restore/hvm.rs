@@ -26,7 +26,7 @@ use super::{
     target::Target,
     typed_pfn::TypedPfn,
 };
-use crate::guest::hvm::gfn;
+use crate::guest::hvm_save::gfn;
 
 /// Physical addresses of x86 have at most 52 bits. The host's own limit is lower, and the host enforces it.
 const PFN_LIMIT: Pfn = Pfn(1 << (52 - PAGE_SHIFT));

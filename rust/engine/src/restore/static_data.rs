@@ -56,7 +56,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        caller::Interrupt,
+        interrupt::Interrupt,
         restore::{caller::RestoreCaller, options::RestoreOptions},
     };
 

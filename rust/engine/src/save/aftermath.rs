@@ -3,8 +3,9 @@
 
 use xenmig_types::DomainState;
 
-use super::error::GuestState;
-use crate::{caller::Caller, guest::save_ops::Domain, watch::retry_unattended};
+use super::save_caller::Caller;
+use super::save_error::GuestState;
+use crate::{guest::save_ops::Domain, watch::retry_unattended};
 
 /// What has to be known when a save fails.
 #[derive(Debug, Default)]

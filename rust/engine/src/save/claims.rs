@@ -4,7 +4,7 @@
 use xenmig_hypervisor::DirtyBitmap;
 use xenmig_types::Pfn;
 
-use super::error::SaveError;
+use super::save_error::SaveError;
 use crate::bitmap::{self, Cursor, Owed};
 
 /// The bitmaps of a save.

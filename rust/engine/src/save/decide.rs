@@ -5,7 +5,7 @@
 //! ```text
 //! ledger ─► PrecopyStats ─► policy ─► Verdict ─┬─ CONTINUE, STOP_AND_COPY ─► precopy.rs
 //!                              └─ Event ─┐     └─ ABORT ─► SaveError::PolicyAbort
-//! stages, rounds, progress ──── Event ───┴─► report.rs, Caller::observe
+//! stages, rounds, progress ──── Event ───┴─► save_report.rs, Caller::observe
 //! ```
 
 use std::{fmt, time::Duration};
@@ -13,9 +13,13 @@ use std::{fmt, time::Duration};
 use xenmig_hypervisor::{Moment, SaveClaim};
 use xenmig_types::DomainState;
 
-use super::{SaveOptions, error::SaveError, report::Record};
+use super::{
+    save_error::SaveError,
+    save_events::{Event, Stage},
+    save_options::SaveOptions,
+    save_report::Record,
+};
 use crate::{
-    events::{Event, Stage},
     guest::save_ops::{Domain, SaveWatch},
     policy::{
         Policy,

@@ -8,7 +8,7 @@
 
 use xenmig_hypervisor::CleanPass;
 
-use super::{Save, error::SaveError};
+use super::{pipeline::Pipeline, save_error::SaveError};
 use crate::{
     bitmap::{Cursor, Owed},
     policy::decision::Phase,
@@ -18,7 +18,7 @@ use crate::{
 const MANY: u64 = 1 << 18;
 
 /// Takes the holes out of what the first round claims, if they are many and outnumber the pages.
-pub(crate) fn leave_out(save: &mut Save<'_>) -> Result<(), SaveError> {
+pub(crate) fn leave_out(save: &mut Pipeline<'_>) -> Result<(), SaveError> {
     let ram_pages = save.ram_pages;
     let holes = save.claims.bitmap.pages().saturating_sub(ram_pages);
     if holes < MANY.max(ram_pages) {

@@ -4,7 +4,7 @@
 use xenmig_hypervisor::{Hypervisor, HypervisorError};
 use xenmig_types::Domid;
 
-use super::error::SaveError;
+use super::save_error::SaveError;
 use crate::{
     guest::save_ops::{Domain, SaveWatch},
     watch::retry_unattended,

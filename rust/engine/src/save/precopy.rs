@@ -22,15 +22,16 @@
 use xenmig_hypervisor::CleanPass;
 use xenmig_types::Pfn;
 
-use super::{Save, error::SaveError, holes, prepare::Pass, redirtied::Redirtied};
+use super::{
+    holes, pipeline::Pipeline, prepare::Pass, redirtied::Redirtied, save_error::SaveError, save_events::Stage,
+};
 use crate::{
     bitmap::Cursor,
-    events::Stage,
     policy::decision::{ConsultMode, Decision, Phase},
 };
 
 /// Runs rounds until the policy stops them.
-pub(crate) fn precopy(save: &mut Save<'_>) -> Result<(), SaveError> {
+pub(crate) fn precopy(save: &mut Pipeline<'_>) -> Result<(), SaveError> {
     save.decide.enter(Stage::Precopy)?;
     save.claims.claim_all();
     if save.options.consult == ConsultMode::Batch {
@@ -73,7 +74,7 @@ pub(crate) fn precopy(save: &mut Save<'_>) -> Result<(), SaveError> {
 
 /// Sends what the bitmap holds. Returns `true` if the policy stopped the round midway.
 fn send_round(
-    save: &mut Save<'_>,
+    save: &mut Pipeline<'_>,
     dirty: u64,
     mut redirtied: Option<&mut Redirtied>,
 ) -> Result<bool, SaveError> {
@@ -114,7 +115,7 @@ fn send_round(
 }
 
 /// Leaves what the round has not reached to the final pass.
-fn stop_here(save: &mut Save<'_>, cursor: Cursor) {
+fn stop_here(save: &mut Pipeline<'_>, cursor: Cursor) {
     let owed = save.claims.owe_rest(cursor);
     save.decide.ledger.defer(owed);
     if save.decide.ledger.iteration() == 0 {

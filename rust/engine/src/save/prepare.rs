@@ -23,7 +23,7 @@ use xenmig_hypervisor::{Access, Errno, ForeignPages, Piece};
 use xenmig_stream::{PageWord, encode};
 use xenmig_types::{Gfn, PAGE_SIZE, PageType, Pfn};
 
-use super::error::SaveError;
+use super::save_error::SaveError;
 use crate::{
     bitmap::MAX_BATCH_PAGES,
     guest::{

@@ -3,7 +3,7 @@
 
 use xenmig_hypervisor::{DirtyBitmap, Moment};
 
-use super::{Save, error::SaveError};
+use super::{pipeline::Pipeline, save_error::SaveError};
 use crate::{bitmap, policy::decision::ConsultMode};
 
 /// What the last PEEK showed.
@@ -15,7 +15,7 @@ pub(crate) struct Redirtied {
 
 impl Redirtied {
     /// Returns nothing if the save does not skip pages.
-    pub(crate) fn new(save: &mut Save<'_>) -> Result<Option<Self>, SaveError> {
+    pub(crate) fn new(save: &mut Pipeline<'_>) -> Result<Option<Self>, SaveError> {
         if !save.options.skip_redirtied || save.options.consult != ConsultMode::Batch {
             return Ok(None);
         }
@@ -31,7 +31,7 @@ impl Redirtied {
 
     /// Takes the pages that are dirty again out of the batch and returns how many there were. Between two CLEANs a page
     /// only ever becomes dirty, so an old PEEK misses pages but never names a wrong one.
-    pub(crate) fn leave_out(&mut self, save: &mut Save<'_>) -> u64 {
+    pub(crate) fn leave_out(&mut self, save: &mut Pipeline<'_>) -> u64 {
         let now = save.decide.watch.tick();
         if self.peeked.is_none_or(|at| now.since(at) >= save.options.skip_interval) {
             match save.domain.host.peek(save.domain.domid, Some(&mut self.bitmap)) {

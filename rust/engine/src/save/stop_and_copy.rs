@@ -6,11 +6,13 @@ use xenmig_hypervisor::CleanPass;
 use xenmig_stream::encode;
 use xenmig_types::{DomainInfo, Pfn};
 
-use super::{Save, aftermath::Aftermath, error::SaveError, prepare::Pass};
-use crate::{bitmap::Cursor, events::Stage, policy::decision::Phase};
+use super::{
+    aftermath::Aftermath, pipeline::Pipeline, prepare::Pass, save_error::SaveError, save_events::Stage,
+};
+use crate::{bitmap::Cursor, policy::decision::Phase};
 
 /// Ends a live save: the last dirty pages and those that are owed.
-pub(crate) fn after_precopy(save: &mut Save<'_>, aftermath: &mut Aftermath) -> Result<(), SaveError> {
+pub(crate) fn after_precopy(save: &mut Pipeline<'_>, aftermath: &mut Aftermath) -> Result<(), SaveError> {
     let pages_now = suspend(save, aftermath)?;
     save.decide.enter(Stage::LastClean)?;
     save.clean(CleanPass::Final)?;
@@ -35,7 +37,7 @@ pub(crate) fn after_precopy(save: &mut Save<'_>, aftermath: &mut Aftermath) -> R
 }
 
 /// Saves a guest that is suspended first.
-pub(crate) fn whole(save: &mut Save<'_>, aftermath: &mut Aftermath) -> Result<(), SaveError> {
+pub(crate) fn whole(save: &mut Pipeline<'_>, aftermath: &mut Aftermath) -> Result<(), SaveError> {
     suspend(save, aftermath)?;
     save.decide.enter(Stage::StopAndCopy)?;
     save.claims.claim_all();
@@ -45,7 +47,7 @@ pub(crate) fn whole(save: &mut Save<'_>, aftermath: &mut Aftermath) -> Result<()
 }
 
 /// Has the caller suspend the guest, and makes sure that it is. Returns how many pages of memory the domain has.
-fn suspend(save: &mut Save<'_>, aftermath: &mut Aftermath) -> Result<u64, SaveError> {
+fn suspend(save: &mut Pipeline<'_>, aftermath: &mut Aftermath) -> Result<u64, SaveError> {
     save.decide.attend(Phase::StopAndCopy)?;
     save.decide.claim.check()?;
     save.decide.enter(Stage::Suspend)?;
@@ -64,7 +66,7 @@ fn suspend(save: &mut Save<'_>, aftermath: &mut Aftermath) -> Result<u64, SaveEr
 }
 
 /// Sends everything that the bitmap holds, of a guest that does not run.
-fn send_claims(save: &mut Save<'_>, phase: Phase) -> Result<(), SaveError> {
+fn send_claims(save: &mut Pipeline<'_>, phase: Phase) -> Result<(), SaveError> {
     save.decide.ledger.begin_round(phase, save.claims.count(), save.decide.watch.tick());
     let holes_below = if phase == Phase::Verify { Pfn(u64::MAX) } else { save.claims.holes_below };
     let pass = Pass { holes_below, defer: false };
@@ -77,7 +79,7 @@ fn send_claims(save: &mut Save<'_>, phase: Phase) -> Result<(), SaveError> {
 }
 
 /// Fetches the guest's state whole, then writes it: no failure of the hypervisor can leave half of it in the stream.
-fn state(save: &mut Save<'_>) -> Result<(), SaveError> {
+fn state(save: &mut Pipeline<'_>) -> Result<(), SaveError> {
     save.decide.enter(Stage::State)?;
     let mut records = Vec::new();
     save.prepare.guest.state(save.domain, &mut save.decide.watch, &mut records)?;
@@ -85,7 +87,7 @@ fn state(save: &mut Save<'_>) -> Result<(), SaveError> {
 }
 
 /// Writes END: from here on the stream is whole. If the guest has run since it was suspended, it never is.
-fn end(save: &mut Save<'_>) -> Result<(), SaveError> {
+fn end(save: &mut Pipeline<'_>) -> Result<(), SaveError> {
     let DomainInfo { domid, state, .. } = save.info()?;
     if !state.is_suspended() {
         return Err(SaveError::Disturbed { domid, state });

@@ -4,7 +4,7 @@
 
 use xenmig_hypervisor::{Piece, Sink};
 
-use super::{decide::Decide, error::SaveError, prepare::Prepared};
+use super::{decide::Decide, prepare::Prepared, save_error::SaveError};
 
 /// Where the stream goes.
 #[derive(Debug)]

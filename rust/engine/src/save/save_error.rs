@@ -8,7 +8,7 @@ use xenmig_stream::EncodeError;
 use xenmig_types::{DomainState, Domid, Gfn, Pfn};
 
 use crate::{
-    caller::CallerError, guest::table_fault::TableFault, policy::statistics::PrecopyStats, watch::Halt,
+    guest::table_fault::TableFault, interrupt::CallerError, policy::statistics::PrecopyStats, watch::Halt,
 };
 
 /// What the guest is doing when a save returns.

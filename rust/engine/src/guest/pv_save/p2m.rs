@@ -22,7 +22,7 @@ use xenmig_types::{
 
 use crate::{
     guest::save_ops::{Domain, SaveWatch},
-    save::error::SaveError,
+    save::save_error::SaveError,
 };
 
 /// X86_PV_P2M_FRAMES has pfns of 32 bits.

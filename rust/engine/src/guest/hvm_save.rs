@@ -9,7 +9,7 @@ use super::{
     save_ops::{Domain, SaveOps, SaveWatch, check_growth},
     table_fault::TableFault,
 };
-use crate::save::error::SaveError;
+use crate::save::save_error::SaveError;
 
 /// The `HVM_PARAM_*` that are saved, in the order of the record: libxc's, not the numbers'
 /// (`public/hvm/params.h`). The pages they name are the guest's channels to its toolstack and device model.

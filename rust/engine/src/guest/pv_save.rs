@@ -27,7 +27,7 @@ use super::{
     save_ops::{Domain, NO_FRAME, SaveOps, SaveWatch, check_growth},
     table_fault::TableFault,
 };
-use crate::save::error::SaveError;
+use crate::save::save_error::SaveError;
 use p2m::P2m;
 
 /// The shared info page of a guest, which goes on changing.

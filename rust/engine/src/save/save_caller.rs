@@ -1,24 +1,8 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! What a save asks of the program that started it.
 
-use std::error::Error;
-
-use crate::events::Event;
-
-/// An error of the caller's own: it passes through the engine unchanged.
-pub type CallerError = Box<dyn Error + Send + Sync + 'static>;
-
-/// Lets the program that started a save or a restore end it.
-pub trait Interrupt {
-    /// Called at least every 100 ms, also while the other end takes or sends nothing. The run goes on unless this fails.
-    ///
-    /// # Errors
-    ///
-    /// Any error ends the run and comes out of it unchanged.
-    fn interrupted(&mut self) -> Result<(), CallerError> {
-        Ok(())
-    }
-}
+use super::save_events::Event;
+use crate::interrupt::{CallerError, Interrupt};
 
 /// The program that saves a domain: a toolstack, a save helper, a test. All calls come on the thread that called
 /// [`save`](crate::save), and no lock is held meanwhile.

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
+use super::save_events::{Event, Stage};
 use crate::{
-    events::{Event, Stage},
     policy::decision::Phase,
     policy::{
         decision::Verdict,
