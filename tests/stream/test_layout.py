@@ -249,7 +249,6 @@ BAD: dict[str, tuple[list[bytes], int, str, dict[str, Any]]] = {
         "DIRTY_PFN_LIST belongs to the back",
         {},
     ),
-    "VERIFY before pages": ([SDE, AGAIN, PAGES, *HVM_TAIL, STOP], 1, "VERIFY stands before PAGE_DATA", {}),
     "VERIFY without pages": (
         [SDE, PAGES, AGAIN, *HVM_TAIL, STOP],
         6,

@@ -71,7 +71,7 @@ impl<'s, 'a> Records<'s, 'a> {
         let unsupported = |kind, why| Err(RestoreError::Unsupported { kind, offset, why });
         match record {
             Record::PageData(pages) => {
-                if !std::mem::replace(&mut self.has_memory, true) {
+                if !std::mem::replace(&mut self.has_memory, true) && self.verification.is_none() {
                     self.enter(RestoreStage::Memory)?;
                 }
                 if let Some(verification) = &mut self.verification {
@@ -80,9 +80,6 @@ impl<'s, 'a> Records<'s, 'a> {
                 let Self { stream, target, ops, progress, .. } = self;
                 PageReceiver { stream, target, ops: &mut **ops, progress }
                     .receive(&pages, self.verification.as_mut())
-            }
-            Record::Verify if !self.has_memory => {
-                unsupported(RecordKind::Verify, "PAGE_DATA must come before it")
             }
             Record::Verify => {
                 self.verification.get_or_insert_default();
