@@ -51,6 +51,12 @@ class Duel:
         """Time of the installed build over that of the base, pair by pair: above 1 it has become slower."""
         return [h["seconds"] / b["seconds"] for h, b in zip(self.head, self.base, strict=True)]
 
+    @property
+    def cpu_ratio(self) -> float:
+        """The same for the CPU time, the median of the pairs: steadier where the machine is shared."""
+        pairs = zip(self.head, self.base, strict=True)
+        return statistics.median(h["cpu_seconds"] / b["cpu_seconds"] for h, b in pairs)
+
     def as_json(self) -> dict[str, Any]:
         """Returns all runs, and what follows from them."""
 
@@ -59,6 +65,7 @@ class Duel:
 
         low, high = interval(self.ratios)
         figures: dict[str, Any] = {"ratio": statistics.median(self.ratios), "low": low, "high": high}
+        figures["cpu_ratio"] = self.cpu_ratio
         for name, runs in (("base", self.base), ("head", self.head)):
             seconds = [run["seconds"] for run in runs]
             figures[f"{name}_seconds"] = seconds

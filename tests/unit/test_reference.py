@@ -24,6 +24,8 @@ INTERNAL = {
     "xenmig.helper": "the save helper, a program",
     "xenmig.policy_arguments": "behind BasePolicy",
     "xenmig.progress_text": "texts of the programs",
+    "xenmig.stream.foreign": "what verify says of other files",
+    "xenmig.stream.pfn_run": "behind check_stream",
     "xenmig.xen.state": "behind Xen.suspend and the save helper",
     "xenmig.xen.suspension": "behind Xen.suspend",
     "xenmig.xen.xenstore": "behind Xen.suspend",
