@@ -91,7 +91,7 @@ def keywords_of(arguments: Sequence[str]) -> dict[str, Any]:
     for argument in arguments:
         key, equals, value = argument.partition("=")
         if not equals or not key.strip().isidentifier():
-            raise PolicyNameError(f"{argument!r} is not a policy argument: write it as key=value")
+            raise PolicyNameError(f"{argument!r} is no policy argument: write it as key=value")
         keywords[key.strip()] = _value(value.strip())
     return keywords
 

@@ -113,7 +113,7 @@ impl Claims {
         pids.find(|pid: &u32| {
             let process = self.processes.join(pid.to_string());
             *pid != std::process::id()
-                && fs::read(process.join("cmdline")).is_ok_and(|line| saves(&line, domid))
+                && start_of(&process.join("cmdline")).is_some_and(|line| saves(line.as_slice(), domid))
                 && fs::read(process.join("environ")).map_or(true, |lines| self.is_shared_with(&lines))
         })
         .map(|pid| Holder { pid, program: STOCK_HELPER })
@@ -133,6 +133,16 @@ impl Claims {
     fn unlockable(&self, domid: Domid, why: String) -> ClaimError {
         ClaimError::Unlockable { domid, path: self.directory.clone(), why }
     }
+}
+
+/// Reads the start of a file of `/proc`, in one call: there may be thousands of processes, and a guest is waiting for none
+/// of them.
+#[expect(clippy::disallowed_methods, reason = "the kernel's list of processes is made of files")]
+fn start_of(path: &Path) -> Option<Vec<u8>> {
+    let mut start = vec![0; 512];
+    let length = File::open(path).ok()?.read(&mut start).ok()?;
+    start.truncate(length);
+    Some(start)
 }
 
 fn directory(named: Option<&OsStr>) -> PathBuf {

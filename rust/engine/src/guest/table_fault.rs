@@ -8,7 +8,7 @@ use xenmig_types::Gfn;
 pub enum TableFault {
     /// An entry names a frame that the guest does not own. While the guest runs that is to be expected: an update in two
     /// steps, a page that has just changed hands, a frame of another domain that is mapped by a grant.
-    #[error("entry {index} names mfn {mfn}, which the guest does not own")]
+    #[error("entry {index} names mfn {mfn}, which is none of the guest's")]
     Frame {
         /// The entry's number.
         index: usize,
