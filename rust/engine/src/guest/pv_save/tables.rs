@@ -28,7 +28,7 @@ pub(super) fn normalise(
     out: &mut Vec<u8>,
 ) -> Result<(), TableFault> {
     let (entries, _) = table.as_chunks::<8>();
-    let level = level(kind);
+    let level = kind.table_level().unwrap_or_default();
     if level > width.levels() {
         return Err(TableFault::Unfit { index: 0, why: "a 32-bit guest has no L4 tables" });
     }
@@ -51,11 +51,6 @@ pub(super) fn normalise(
         out.extend(pte.0.to_le_bytes());
     }
     Ok(())
-}
-
-/// Returns the level of a table's type, 1 to 4.
-const fn level(kind: PageType) -> u8 {
-    kind.number() & 7
 }
 
 /// Returns the slots of a table that Xen uses for itself.
