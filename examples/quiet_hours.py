@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A policy of ten lines: the guest may be suspended at night only.
+"""A small policy: the guest may be suspended at night only.
 
 By day the precopy goes on, so that at the first quiet minute little is left to send. Combined with a downtime
-target, and with a deadline after which the guest rather stays where it is::
+target, and with a deadline after which the guest stays where it is::
 
-    python examples/quiet_hours.py 1 5
+    python examples/quiet_hours.py 22 5
     xenmig demo --policy examples/quiet_hours.py:QuietHours --policy-arg first_hour=0 --policy-arg end_hour=24
 """
 
@@ -17,10 +17,11 @@ from xenmig.policies import AbortAfter, DowntimeTarget
 
 
 class QuietHours(xenmig.BasePolicy):
-    """Stops within the given hours of local time, whatever is left to send."""
+    """Stops within the given hours of local time, which may span midnight, whatever is left to send."""
 
     def __init__(self, first_hour: int, end_hour: int) -> None:
-        self.hours = range(first_hour, end_hour)
+        night = range(first_hour, end_hour if first_hour < end_hour else end_hour + 24)
+        self.hours = {hour % 24 for hour in night}
 
     def __call__(self, _stats: xenmig.PrecopyStats, /) -> xenmig.Decision | xenmig.Verdict:
         """Answers one consult."""

@@ -102,7 +102,7 @@ def _paths(environment: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _policy_args(text: str) -> dict[str, object]:
-    """Reads ``key=value`` pairs with blanks or commas between them; a value may be quoted."""
+    """Reads ``key=value`` pairs with spaces or commas between them; a value may be quoted."""
     import shlex  # noqa: PLC0415 - time counts at the start, and this is rarely needed
 
     from xenmig.policies.named import keywords_of  # noqa: PLC0415 - as above

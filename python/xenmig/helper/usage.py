@@ -17,7 +17,7 @@ Environment:
     XENMIG_POLICY        who decides when the precopy ends: libxc, downtime:ms=300, stop-after:rounds=30,
                          abort-after:seconds=60, module:Class, file.py:name, or several with | and &;
                          empty: libxc's rule, whatever the file says
-    XENMIG_POLICY_ARGS   arguments for a single policy: key=value, with blanks or commas between them
+    XENMIG_POLICY_ARGS   arguments for a single policy: key=value, with spaces or commas between them
     XENMIG_LOG           a file to which each save appends a line of JSON
     XENMIG_STOCK_HELPER  libxl's own helper, if it is in none of the usual places
     XENMIG_CONFIG        the configuration file, instead of /etc/xenmig.toml
