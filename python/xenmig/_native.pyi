@@ -390,4 +390,5 @@ def restore(
     on_event: Callable[[RestoreEvent], object] | None,
     progress_interval_s: float,
     stall_timeout_s: float | None,
+    peer_timeout_s: float | None,
 ) -> RestoreResult: ...

@@ -13,6 +13,7 @@ import errno
 import inspect
 import io
 import os
+import signal
 import socket
 import tempfile
 from contextlib import contextmanager, suppress
@@ -156,7 +157,8 @@ def _timeout_s(carrier: io.FileIO | socket.socket) -> float | None:
 def _empty(name: str, buffered: io.BufferedReader | io.BufferedWriter | io.BufferedRandom) -> None:
     """Writes what waits in the buffer, gives back what was read ahead, and leaves the buffer empty."""
     try:
-        buffered.flush()
+        with _broken_pipes_raise():
+            buffered.flush()
         if buffered.seekable():
             position = buffered.tell()
             # A seek that stays within the buffer keeps it. One relative to the end never does.
@@ -172,6 +174,19 @@ def _empty(name: str, buffered: io.BufferedReader | io.BufferedWriter | io.Buffe
             f"{name} has read {ahead_bytes} bytes ahead, and a pipe or socket cannot take them back: open it "
             "with buffering=0"
         )
+
+
+@contextmanager
+def _broken_pipes_raise() -> Iterator[None]:
+    """Has a write to a broken pipe raise ``EPIPE``, even where SIGPIPE would end the process."""
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE})
+    pending = signal.SIGPIPE in signal.sigpending()
+    try:
+        yield
+    finally:
+        if not pending:
+            signal.sigtimedwait({signal.SIGPIPE}, 0)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 def _read_ahead_bytes(buffered: io.BufferedReader) -> int:

@@ -105,7 +105,6 @@ def restore(  # noqa: PLR0913 - the optional ones are keywords
     """
     native = native_host(host)
     with opened("source", source) as descriptor:
-        limits = [limit for limit in (stall_timeout_s, descriptor.timeout_s) if limit is not None]
         return _native.restore(
             native,
             domid,
@@ -118,5 +117,6 @@ def restore(  # noqa: PLR0913 - the optional ones are keywords
             on_progress=on_progress,
             on_event=on_event,
             progress_interval_s=progress_interval_s,
-            stall_timeout_s=min(limits, default=None),
+            stall_timeout_s=stall_timeout_s,
+            peer_timeout_s=descriptor.timeout_s,
         )

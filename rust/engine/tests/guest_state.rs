@@ -27,9 +27,10 @@ use support::{
     toolstack::{Asked, Resumes, Suspends, Toolstack},
 };
 use xenmig_engine::{
-    CallerError, Decision, GuestState, Phase, Policy, PrecopyStats, SaveError, SaveOptions, Verdict,
+    Caller, CallerError, Decision, Event, GuestState, Interrupt, Phase, Policy, PrecopyStats, SaveError,
+    SaveOptions, Stage, Verdict,
 };
-use xenmig_hypervisor::{Errno, Hypervisor};
+use xenmig_hypervisor::{Errno, Hypervisor, Sink};
 use xenmig_sim::{Action, Fault, Script, SimDomain, SimHost, Verb, When};
 use xenmig_types::{DomainInfo, DomainState, Pfn};
 
@@ -72,11 +73,12 @@ fn a_suspension_that_goes_wrong() {
                     (Suspends::Refuses | Suspends::Pretends, _) => GuestState::Running,
                     (_, Resumes::Works) => GuestState::Resumed,
                     (_, Resumes::Cannot) => GuestState::Suspended,
-                    (_, Resumes::Fails) => GuestState::Unknown,
+                    (_, Resumes::Fails) => GuestState::Suspended,
                 };
                 assert_eq!(failure.guest, want);
                 assert_eq!(toolstack.asked.contains(&Asked::Resume), suspends == Suspends::WorksThenFails);
-                assert_eq!(failure.warnings.len(), usize::from(want == GuestState::Unknown));
+                let resume_failed = suspends == Suspends::WorksThenFails && resumes == Resumes::Fails;
+                assert_eq!(failure.warnings.len(), usize::from(resume_failed));
                 assert!(
                     failure.warnings.iter().all(|warning| warning.contains("the test's own error: resume"))
                 );
@@ -87,6 +89,48 @@ fn a_suspension_that_goes_wrong() {
                 nothing_lost(&host, &domain, &saved);
             }
         }
+    }
+}
+
+/// Fails when it hears that the stream is complete.
+#[derive(Debug)]
+struct LateFailure<'a>(Toolstack<'a>);
+
+impl Interrupt for LateFailure<'_> {}
+
+impl Caller for LateFailure<'_> {
+    fn suspend(&mut self) -> Result<(), CallerError> {
+        self.0.suspend()
+    }
+
+    fn resume(&mut self) -> Result<bool, CallerError> {
+        self.0.resume()
+    }
+
+    fn observe(&mut self, event: &Event<'_>) -> Result<(), CallerError> {
+        let complete = matches!(event, Event::Stage { stage: Stage::Complete, .. });
+        if complete { Err(Mine("observer").into()) } else { Ok(()) }
+    }
+}
+
+/// A receiver may have started the guest: this side must not let it go on as well.
+#[test]
+fn an_observer_that_fails_after_end_does_not_bring_the_guest_back() {
+    for live in [true, false] {
+        let host = SimHost::new();
+        let domain = domain(&host);
+        let mut caller = LateFailure(Toolstack::new(&domain));
+        let mut file = tempfile::tempfile().unwrap();
+        let mut sink = Sink::new(std::os::fd::AsRawFd::as_raw_fd(&file)).unwrap();
+        let result = xenmig_engine::save(&host, domain.domid(), &mut sink, &options(live), None, &mut caller);
+        let report = result.unwrap();
+        assert_eq!(report.warnings.len(), 1, "{:?}", report.warnings);
+        assert!(report.warnings[0].contains("the test's own error: observer"), "{:?}", report.warnings);
+        assert!(domain.state().is_suspended() && !caller.0.asked.contains(&Asked::Resume));
+        let mut bytes = Vec::new();
+        std::io::Seek::rewind(&mut file).unwrap();
+        std::io::Read::read_to_end(&mut file, &mut bytes).unwrap();
+        assert!(support::stream::Stream::decode(&bytes).unwrap().ended);
     }
 }
 

@@ -97,7 +97,13 @@ where
 /// Takes a real number. For `from_py_with`, as [`count`] is.
 pub(crate) fn real(value: &Bound<'_, PyAny>) -> PyResult<f64> {
     no_bool(value, "a number")?;
-    value.extract()
+    value.extract().map_err(|error: PyErr| {
+        if error.is_instance_of::<PyOverflowError>(value.py()) {
+            PyValueError::new_err(format!("{} is out of range", shown(value)))
+        } else {
+            error
+        }
+    })
 }
 
 /// Such a number where it may be absent, or within something else.

@@ -3,7 +3,7 @@
 //!
 //! The exceptions of a restore have no guest state: the new domain has not run, and the old one is not here.
 
-use std::io;
+use std::{io, time::Duration};
 
 use pyo3::{exceptions::PyValueError, intern, prelude::*};
 use xenmig_engine::{
@@ -16,7 +16,7 @@ use xenmig_engine::{
 use xenmig_hypervisor::{Errno, HypervisorError};
 
 use crate::{
-    args::{DomidArg, Fd, evtchn, real, seconds},
+    args::{DomidArg, Fd, Real, evtchn, real, seconds},
     caller::{interrupted, optional},
     detach::{attached, detached},
     endpoint,
@@ -30,7 +30,7 @@ use crate::{
 #[pyfunction]
 #[pyo3(signature = (
     host, domid, fd, *, store_evtchn, store_domid, console_evtchn, console_domid, static_data_done, on_progress,
-    on_event, progress_interval_s, stall_timeout_s,
+    on_event, progress_interval_s, stall_timeout_s, peer_timeout_s,
 ))]
 #[expect(clippy::too_many_arguments, reason = "each is a keyword in Python")]
 pub(crate) fn restore(
@@ -46,7 +46,8 @@ pub(crate) fn restore(
     on_progress: Option<&Bound<'_, PyAny>>,
     on_event: Option<&Bound<'_, PyAny>>,
     #[pyo3(from_py_with = real)] progress_interval_s: f64,
-    stall_timeout_s: Option<f64>,
+    stall_timeout_s: Option<Real>,
+    peer_timeout_s: Option<Real>,
 ) -> PyResult<PyRestoreResult> {
     let channels = match (store_evtchn, console_evtchn) {
         (Some(store), Some(console)) => Some(Channels {
@@ -59,10 +60,15 @@ pub(crate) fn restore(
             return Err(PyValueError::new_err(message));
         }
     };
+    let limits = [("stall_timeout_s", stall_timeout_s), ("the timeout of source", peer_timeout_s)];
+    let limits: Vec<Duration> = limits
+        .into_iter()
+        .filter_map(|(name, limit)| limit.map(|limit| seconds(name, limit.0)))
+        .collect::<PyResult<_>>()?;
     let options = RestoreOptions {
         channels,
         progress_interval: seconds("progress_interval_s", progress_interval_s)?,
-        stall_timeout: stall_timeout_s.map(|value| seconds("stall_timeout_s", value)).transpose()?,
+        stall_timeout: limits.into_iter().min(),
         ..RestoreOptions::default()
     };
     let mut caller = Receiver {

@@ -8,7 +8,7 @@ use xenmig_engine::{ConsultMode, Policy, SaveError, SaveFailure, SaveOptions};
 use xenmig_hypervisor::ClaimError;
 
 use crate::{
-    args::{DomidArg, Fd, choice, real, seconds},
+    args::{DomidArg, Fd, Real, choice, real, seconds},
     caller::PyCaller,
     detach::detached,
     endpoint,
@@ -49,8 +49,8 @@ pub(crate) fn save(
     device_model_logdirty: Option<&Bound<'_, PyAny>>,
     on_progress: Option<&Bound<'_, PyAny>>,
     on_event: Option<&Bound<'_, PyAny>>,
-    stall_timeout_s: Option<f64>,
-    peer_timeout_s: Option<f64>,
+    stall_timeout_s: Option<Real>,
+    peer_timeout_s: Option<Real>,
 ) -> PyResult<PySaveResult> {
     let options = SaveOptions {
         live,
@@ -59,8 +59,8 @@ pub(crate) fn save(
         skip_redirtied,
         min_round: seconds("min_round_s", min_round_s)?,
         progress_interval: seconds("progress_interval_s", progress_interval_s)?,
-        stall_timeout: stall_timeout_s.map(|value| seconds("stall_timeout_s", value)).transpose()?,
-        peer_timeout: peer_timeout_s.map(|value| seconds("the timeout of out", value)).transpose()?,
+        stall_timeout: stall_timeout_s.map(|value| seconds("stall_timeout_s", value.0)).transpose()?,
+        peer_timeout: peer_timeout_s.map(|value| seconds("the timeout of out", value.0)).transpose()?,
         ..SaveOptions::default()
     };
     let mut policy = policy.map(PyPolicy::new).transpose()?;

@@ -38,14 +38,31 @@ impl Aftermath {
                 GuestState::Unknown
             }
             _ if !self.suspending => GuestState::Suspended,
-            _ => match caller.resume() {
-                Ok(true) => GuestState::Resumed,
-                Ok(false) => GuestState::Suspended,
-                Err(error) => {
-                    self.warnings.push(format!("the guest could not be resumed: {error}"));
-                    GuestState::Unknown
+            _ => self.resume(domain, caller),
+        }
+    }
+
+    /// Has the guest resumed, and makes sure that it is.
+    fn resume(&mut self, domain: Domain<'_>, caller: &mut dyn Caller) -> GuestState {
+        let Domain { host, domid } = domain;
+        match caller.resume() {
+            Ok(false) => return GuestState::Suspended,
+            Ok(true) => {}
+            Err(error) => self.warnings.push(format!("the guest could not be resumed: {error}")),
+        }
+        match retry_unattended(host.clock(), || host.domain_info(domid)) {
+            Ok(info) if info.state.is_suspended() => {
+                if self.warnings.is_empty() {
+                    self.warnings
+                        .push("the resume callback returned, but the guest is still suspended".to_owned());
                 }
-            },
+                GuestState::Suspended
+            }
+            Ok(_) => GuestState::Resumed,
+            Err(error) => {
+                self.warnings.push(format!("it is not known what the guest is doing: {error}"));
+                GuestState::Unknown
+            }
         }
     }
 }

@@ -61,7 +61,7 @@ pub enum SaveError {
         written: u64,
     },
     /// The other end took nothing for too long.
-    #[error("the other end has taken nothing for {} s, which is the limit", .waited.as_secs())]
+    #[error("the other end has taken nothing for {:.1} s, which is the limit", .waited.as_secs_f64())]
     Stalled {
         /// How long it has taken nothing.
         waited: Duration,

@@ -33,7 +33,7 @@ pub(crate) fn after_precopy(save: &mut Pipeline<'_>, aftermath: &mut Aftermath) 
         send_claims(save, Phase::Verify)?;
     }
     state(save)?;
-    end(save)
+    end(save, aftermath)
 }
 
 /// Saves a guest that is suspended first.
@@ -43,7 +43,7 @@ pub(crate) fn whole(save: &mut Pipeline<'_>, aftermath: &mut Aftermath) -> Resul
     save.claims.claim_all();
     send_claims(save, Phase::StopAndCopy)?;
     state(save)?;
-    end(save)
+    end(save, aftermath)
 }
 
 /// Has the caller suspend the guest, and makes sure that it is. Returns how many pages of memory the domain has.
@@ -87,7 +87,7 @@ fn state(save: &mut Pipeline<'_>) -> Result<(), SaveError> {
 }
 
 /// Writes END: from here on the stream is whole. If the guest has run since it was suspended, it never is.
-fn end(save: &mut Pipeline<'_>) -> Result<(), SaveError> {
+fn end(save: &mut Pipeline<'_>, aftermath: &mut Aftermath) -> Result<(), SaveError> {
     let DomainInfo { domid, state, .. } = save.info()?;
     if !state.is_suspended() {
         return Err(SaveError::Disturbed { domid, state });
@@ -95,5 +95,9 @@ fn end(save: &mut Pipeline<'_>) -> Result<(), SaveError> {
     let mut record = Vec::new();
     encode::end(&mut record);
     save.write.bytes(&record, &mut save.decide)?;
-    save.decide.enter(Stage::Complete)
+    // A receiver may start the guest from here on, so this side must not let it go on, whatever an observer says.
+    if let Err(error) = save.decide.enter(Stage::Complete) {
+        aftermath.warnings.push(format!("after the stream was complete: {error}"));
+    }
+    Ok(())
 }

@@ -12,6 +12,7 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     fs::{FileType, Mode, OFlags, fcntl_getfl, fstat, open},
     net::{SocketType, sockopt},
+    termios::isatty,
 };
 
 use crate::fd::socket::SocketSettings;
@@ -97,6 +98,10 @@ impl Endpoint {
         let kind = FileType::from_raw_mode(fstat(&fd)?.st_mode);
         let (fd, manner) = match kind {
             FileType::RegularFile | FileType::BlockDevice => (fd, Manner::Plain),
+            // A terminal changes what it is given, and cannot be written to without blocking.
+            FileType::CharacterDevice if isatty(&fd) => {
+                return Err(io::Error::from_raw_os_error(libc::EINVAL));
+            }
             FileType::CharacterDevice => (fd, Manner::NoWait),
             // RWF_NOWAIT on pipes is of Linux 6.5: before that, only our own description helps.
             FileType::Fifo => match reopen(&fd, direction) {
@@ -141,7 +146,7 @@ impl Endpoint {
             Some(libc::EINTR) => {}
             Some(libc::EAGAIN) if self.manner == Manner::Timed => {}
             Some(libc::EAGAIN) => self.poll()?,
-            // This kind of file cannot be kept from blocking (a terminal, an old kernel): let it.
+            // This kind of file cannot be kept from blocking (an old kernel): let it.
             Some(libc::EOPNOTSUPP | libc::ENOSYS) if self.manner == Manner::NoWait => {
                 self.manner = Manner::Plain;
                 return Ok(());
