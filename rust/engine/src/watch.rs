@@ -123,6 +123,11 @@ impl<'a, C: Interrupt + ?Sized> Watch<'a, C> {
         }
     }
 
+    /// Says whether the other end has moved no byte for as long as the caller may have to wait.
+    pub(crate) fn is_stalled(&self) -> bool {
+        self.now.since(self.stall.since) >= LISTEN_INTERVAL
+    }
+
     /// Makes a call of the hypervisor, and makes it again while the hypervisor says that it may succeed later, for about
     /// a second.
     pub(crate) fn retry<T>(

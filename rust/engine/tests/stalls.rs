@@ -186,3 +186,33 @@ fn a_timeout_of_the_socket_counts_while_the_guest_runs() {
     assert_eq!(failure.guest, GuestState::Running);
     nothing_left(&domain, false);
 }
+
+/// A policy that takes long must not starve a peer that reads, if slowly: it is asked for a tenth of the time at most.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "a peer and a policy that take their time are the test")]
+fn a_slow_policy_does_not_hold_up_a_slow_peer() {
+    let host = SimHost::new();
+    let domain = domain(&host);
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    let reader = thread::spawn(move || {
+        let mut buffer = vec![0; 256 << 10];
+        while theirs.read(&mut buffer).is_ok_and(|bytes| bytes > 0) {
+            thread::sleep(Duration::from_millis(20));
+        }
+    });
+    let mut toolstack = Toolstack::new(&domain);
+    let slow = |_, stats: &PrecopyStats| {
+        if stats.phase == Phase::Waiting {
+            thread::sleep(Duration::from_millis(150));
+        }
+        if stats.iteration > 0 { Decision::StopAndCopy } else { Decision::Continue }
+    };
+    let (result, consults) = save_to(&ours, &host, &options(ConsultMode::Batch), slow, &mut toolstack);
+    drop(ours);
+    reader.join().unwrap();
+    let report = result.unwrap();
+    let waiting = consults.iter().filter(|consult| consult.stats.phase == Phase::Waiting).count();
+    let asked = Duration::from_millis(150) * u32::try_from(waiting).unwrap();
+    // Of the time that the writes took, and one consult more: the first is asked before its length is known.
+    assert!(asked <= report.elapsed / 4 + Duration::from_millis(300), "{waiting} in {:?}", report.elapsed);
+}

@@ -48,7 +48,10 @@ pub(crate) struct Decide<'a> {
     phase: Phase,
     /// A STOP that was given while a batch waited for the other end.
     early_stop: Option<Verdict>,
+    /// When the policy was last asked, or the present write began.
     consulted: Moment,
+    /// How long the policy took when it was last asked during a write.
+    waiting_consult: Duration,
     looked: Moment,
     peeked: Moment,
 }
@@ -85,6 +88,7 @@ impl<'a> Decide<'a> {
             phase: Phase::BeforeRound,
             early_stop: None,
             consulted: now,
+            waiting_consult: Duration::ZERO,
             looked: now,
             peeked: now,
         }
@@ -120,6 +124,11 @@ impl<'a> Decide<'a> {
         self.report_progress(phase)
     }
 
+    /// Notes that a write begins: until it has waited, it is not consulted about.
+    pub(crate) fn begin_write(&mut self) {
+        self.consulted = self.consulted.max(self.watch.now());
+    }
+
     /// Called at least every 100 ms while the other end takes nothing; `moved` bytes have gone through the sink so far.
     ///
     /// While the guest runs, the policy is asked, and may abort: a stalled peer would otherwise keep log-dirty mode on for
@@ -132,11 +141,15 @@ impl<'a> Decide<'a> {
             return self.report_progress(self.phase);
         }
         if self.mode == ConsultMode::Batch && self.early_stop.is_none() {
-            // Not for each page that a slow peer makes room for.
-            if self.watch.now().since(self.consulted) < LISTEN_INTERVAL {
+            // A slow policy must not hold up a peer that takes bytes, if slowly: then it gets a tenth of the time.
+            let share = if self.watch.is_stalled() { 1 } else { 10 };
+            let began = self.watch.now();
+            if began.since(self.consulted) < LISTEN_INTERVAL.max(self.waiting_consult * share) {
                 return Ok(());
             }
             let verdict = self.ask(Phase::Waiting)?;
+            self.consulted = self.watch.tick();
+            self.waiting_consult = self.consulted.since(began);
             self.early_stop = Some(verdict).filter(|verdict| verdict.decision != Decision::Continue);
             return Ok(());
         }

@@ -37,6 +37,7 @@ impl<'a> Write<'a> {
     }
 
     fn pieces(&mut self, pieces: &[Piece<'_>], decide: &mut Decide<'_>) -> Result<(), SaveError> {
+        decide.begin_write();
         let mut stopped = None;
         let written = self.sink.write(pieces, &mut |moved| match decide.while_waiting(moved) {
             Ok(()) => true,
