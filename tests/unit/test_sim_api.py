@@ -16,6 +16,7 @@ from xenmig._native import SimHost
 from xenmig.sim import (
     MAX_MEMORY_BYTES,
     MIN_MEMORY_BYTES,
+    Domain,
     Host,
     HotCold,
     Idle,
@@ -251,3 +252,14 @@ def test_a_pv_guest_that_makes_no_sense_is_refused(host: Host) -> None:
 def test_a_guest_that_is_no_pv_guest_is_not_checked(host: Host) -> None:
     with pytest.raises(SimError, match="no PV guest"):
         host.create(memory="64M").check_pv()
+
+
+@pytest.mark.parametrize("number", [errno.EBUSY, errno.EAGAIN, errno.EINTR])
+def test_a_suspension_is_tried_again_while_the_host_is_busy(
+    host: Host, domain: Domain, tmp_path: Path, number: int
+) -> None:
+    for nth in range(3):
+        domain.inject("errno", verb="suspend", nth=nth, errno=number)
+    with (tmp_path / "stream").open("wb") as file:
+        save(domain.domid, file, host=host)
+    assert (domain.state, domain.logdirty) == ("suspended", False)

@@ -20,18 +20,17 @@ import tempfile
 import threading
 import zipfile
 from contextlib import ExitStack, contextmanager, suppress
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from xenmig import HypercallError, StreamError, TransportError, restore, save
+from xenmig import StreamError, TransportError, restore, save
 from xenmig.descriptor import opened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from xenmig import SaveEvent
     from xenmig.sim import Domain, Host
 
 HEADER = b'{"name": "guest"}\n'
@@ -399,75 +398,3 @@ def test_verify_without_a_live_save_is_a_mistake(host: Host, domain: Domain, tmp
             save(domain.domid, file, host=host, live=False, verify=True)
         assert (tmp_path / "stream").stat().st_size == 0
     assert_untouched(domain)
-
-
-def test_a_terminal_is_refused(host: Host, domain: Domain) -> None:
-    """It can block for ever: no policy would be asked and no signal heard."""
-    master, terminal = os.openpty()
-    try:
-        with pytest.raises(TransportError) as caught:
-            save(domain.domid, terminal, host=host)
-        assert caught.value.errno == errno.EINVAL
-        assert (domain.state, domain.logdirty) == ("running", False)
-    finally:
-        os.close(master)
-        os.close(terminal)
-
-
-FLUSHED_INTO_A_BROKEN_PIPE = """
-import os, signal, xenmig
-signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-host = xenmig.sim.Host()
-guest = host.create(memory="64M")
-reader, writer = os.pipe()
-out = open(writer, "wb")
-out.write(b"header")
-os.close(reader)
-try:
-    xenmig.save(guest.domid, out, host=host)
-except xenmig.TransportError as error:
-    print(error.errno, guest.state, signal.SIGPIPE in signal.sigpending(), flush=True)
-os._exit(0)
-"""
-
-
-def test_a_buffer_is_flushed_into_a_broken_pipe_without_a_signal() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", FLUSHED_INTO_A_BROKEN_PIPE], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.split() == [str(errno.EPIPE), "running", "False"]
-
-
-@pytest.mark.parametrize("limit", [True, "soon", 10**400])
-def test_a_stall_timeout_is_a_number(
-    *, limit: object, host: Host, domain: Domain, empty_domain: Domain
-) -> None:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        ours.settimeout(5)
-        with pytest.raises((TypeError, ValueError), match=r"bool|real number|out of range"):
-            save(domain.domid, ours, host=host, stall_timeout_s=cast("float", limit))
-        with pytest.raises((TypeError, ValueError), match=r"bool|real number|out of range"):
-            restore(empty_domain.domid, ours, host=host, stall_timeout_s=cast("float", limit))
-
-
-def test_an_observer_that_fails_after_end_leaves_the_guest_suspended(
-    host: Host, domain: Domain, tmp_path: Path
-) -> None:
-    """The stream is whole: a receiver may have started the guest."""
-
-    def observe(event: SaveEvent) -> None:
-        if event.stage == "complete":
-            raise RuntimeError("too late")
-
-    with (tmp_path / "stream").open("wb") as file:
-        result = save(domain.domid, file, host=host, on_event=observe)
-    assert domain.state == "suspended"
-    assert ["too late" in warning for warning in result.warnings] == [True]
-
-
-def test_a_resume_that_does_nothing_is_found_out(host: Host, domain: Domain, tmp_path: Path) -> None:
-    domain.inject("errno", verb="tsc_info", nth=0, errno=errno.EIO)
-    with (tmp_path / "stream").open("wb") as file, pytest.raises(HypercallError) as caught:
-        save(domain.domid, file, host=host, resume=lambda: None)
-    assert (caught.value.guest_state, domain.state) == ("suspended", "suspended")

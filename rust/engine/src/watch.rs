@@ -13,15 +13,12 @@
 
 use std::{fmt, time::Duration};
 
-use xenmig_hypervisor::{Clock, Hypervisor, HypervisorError, Moment};
+use xenmig_hypervisor::{BUSY_RETRIES, BUSY_WAIT, Clock, Hypervisor, HypervisorError, Moment};
 
 use crate::{CallerError, Interrupt};
 
 /// The caller is asked at least this often whether to go on.
 pub(crate) const LISTEN_INTERVAL: Duration = Duration::from_millis(100);
-/// A call that the hypervisor is too busy for is made again this many times, this far apart.
-const BUSY_RETRIES: u32 = 1000;
-const BUSY_WAIT: Duration = Duration::from_millis(1);
 
 /// Why a watch ends a run.
 #[derive(Debug)]
@@ -158,21 +155,5 @@ impl<'a, C: Interrupt + ?Sized> Watch<'a, C> {
     fn listen(&mut self) -> Result<(), Halt> {
         self.listened = self.now;
         self.caller.interrupted().map_err(Halt::Interrupted)
-    }
-}
-
-/// Makes a call again while the hypervisor is busy, as [`Watch::retry`] does, where the caller can no longer be asked: when
-/// things are undone after a failure.
-pub(crate) fn retry_unattended<T>(
-    clock: &dyn Clock,
-    mut call: impl FnMut() -> Result<T, HypervisorError>,
-) -> Result<T, HypervisorError> {
-    let mut tries = 0;
-    loop {
-        match call() {
-            Err(error) if error.is_transient() && tries < BUSY_RETRIES => tries += 1,
-            result => return result,
-        }
-        clock.sleep_until(clock.now() + BUSY_WAIT);
     }
 }

@@ -22,6 +22,7 @@ mod mapping;
 mod process;
 mod pv;
 mod reserve;
+mod retry;
 
 use std::fmt;
 
@@ -43,6 +44,7 @@ pub use mapping::{Access, ForeignPages, PageBuffer};
 pub use process::Process;
 pub use pv::{PinOp, PvVerbs};
 pub use reserve::Reserve;
+pub use retry::{BUSY_RETRIES, BUSY_WAIT, Transient, retry_while_busy};
 
 /// How a CLEAN is meant (`XEN_DOMCTL_SHADOW_LOGDIRTY_*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

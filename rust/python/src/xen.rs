@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use pyo3::{exceptions::PyRuntimeError, prelude::*, types::PyDict};
-use xenmig_hypervisor::{Hypervisor, Lifecycle};
+use xenmig_hypervisor::{Hypervisor, Lifecycle, retry_while_busy};
 use xenmig_types::{DomainState, GuestKind};
 
 use crate::{
@@ -117,12 +117,12 @@ impl PyXenHost {
     /// Suspends a guest without asking it.
     fn suspend(&self, py: Python<'_>, domid: DomidArg) -> PyResult<()> {
         let host = self.lifecycle()?;
-        detached(py, || host.suspend(domid.0))
+        detached(py, || retry_while_busy(host.clock(), || host.suspend(domid.0)))
     }
 
     /// Lets a suspended guest go on.
     fn resume(&self, py: Python<'_>, domid: DomidArg) -> PyResult<()> {
         let host = self.lifecycle()?;
-        detached(py, || host.resume(domid.0))
+        detached(py, || retry_while_busy(host.clock(), || host.resume(domid.0)))
     }
 }

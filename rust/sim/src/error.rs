@@ -3,7 +3,7 @@
 
 use std::io;
 
-use xenmig_hypervisor::{Errno, HypervisorError};
+use xenmig_hypervisor::{Errno, HypervisorError, Transient};
 use xenmig_types::{DomainState, Domid, Pfn};
 
 /// An error of the simulated host, outside the verbs of [`Hypervisor`](xenmig_hypervisor::Hypervisor).
@@ -136,6 +136,12 @@ impl SimError {
     /// Makes the error of a failed system call, for `map_err`.
     pub(super) fn system(what: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |error| Self::System { what, errno: Errno(error.raw_os_error().unwrap_or(libc::EIO)) }
+    }
+}
+
+impl Transient for SimError {
+    fn is_transient(&self) -> bool {
+        matches!(self, Self::Hypervisor(error) if error.is_transient())
     }
 }
 

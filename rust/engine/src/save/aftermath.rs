@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! After a save that failed: what the guest is doing, and who lets it go on.
 
+use xenmig_hypervisor::retry_while_busy;
 use xenmig_types::DomainState;
 
 use super::save_caller::Caller;
 use super::save_error::GuestState;
-use crate::{guest::save_ops::Domain, watch::retry_unattended};
+use crate::guest::save_ops::Domain;
 
 /// What has to be known when a save fails.
 #[derive(Debug, Default)]
@@ -20,7 +21,7 @@ impl Aftermath {
     /// Finds out what the guest is doing, and has it resumed if it was suspended for this save.
     pub(crate) fn settle(&mut self, domain: Domain<'_>, caller: &mut dyn Caller) -> GuestState {
         let Domain { host, domid } = domain;
-        let state = match retry_unattended(host.clock(), || host.domain_info(domid)) {
+        let state = match retry_while_busy(host.clock(), || host.domain_info(domid)) {
             Ok(info) => info.state,
             Err(error) if error.is_gone() => {
                 self.warnings.push("the domain is gone".to_owned());
@@ -50,7 +51,7 @@ impl Aftermath {
             Ok(true) => {}
             Err(error) => self.warnings.push(format!("the guest could not be resumed: {error}")),
         }
-        match retry_unattended(host.clock(), || host.domain_info(domid)) {
+        match retry_while_busy(host.clock(), || host.domain_info(domid)) {
             Ok(info) if info.state.is_suspended() => {
                 if self.warnings.is_empty() {
                     self.warnings

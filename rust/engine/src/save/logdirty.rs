@@ -1,14 +1,11 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! Log-dirty mode, switched on for the length of a precopy and off again whatever happens.
 
-use xenmig_hypervisor::{Hypervisor, HypervisorError};
+use xenmig_hypervisor::{Hypervisor, HypervisorError, retry_while_busy};
 use xenmig_types::Domid;
 
 use super::save_error::SaveError;
-use crate::{
-    guest::save_ops::{Domain, SaveWatch},
-    watch::retry_unattended,
-};
+use crate::guest::save_ops::{Domain, SaveWatch};
 
 /// Log-dirty mode that was switched on here; dropping it switches it off, in a panic as well.
 #[derive(Debug)]
@@ -33,7 +30,7 @@ impl<'a> LogDirty<'a> {
     /// Switches log-dirty mode off, and says if that failed.
     pub(crate) fn off(mut self) -> Result<(), HypervisorError> {
         self.armed = false;
-        retry_unattended(self.host.clock(), || self.host.disable_logdirty(self.domid))
+        retry_while_busy(self.host.clock(), || self.host.disable_logdirty(self.domid))
     }
 }
 
@@ -41,7 +38,7 @@ impl Drop for LogDirty<'_> {
     fn drop(&mut self) {
         if self.armed {
             // The panic that is under way matters more than what this returns.
-            let _ = retry_unattended(self.host.clock(), || self.host.disable_logdirty(self.domid));
+            let _ = retry_while_busy(self.host.clock(), || self.host.disable_logdirty(self.domid));
         }
     }
 }

@@ -6,7 +6,7 @@ use pyo3::{
     prelude::*,
     types::{IntoPyDict, PyBytes, PyDict},
 };
-use xenmig_hypervisor::PageBuffer;
+use xenmig_hypervisor::{MachineClock, PageBuffer, retry_while_busy};
 use xenmig_sim::SimDomain;
 use xenmig_types::{PAGE_SIZE, Pfn};
 
@@ -67,12 +67,12 @@ impl PySimDomain {
 
     /// Lets the guest suspend itself; returns when its vCPUs have stopped.
     fn suspend(&self, py: Python<'_>) -> PyResult<()> {
-        self.with(py, "suspend", SimDomain::suspend)
+        self.with(py, "suspend", |domain| retry_while_busy(&MachineClock, || domain.suspend()))
     }
 
     /// Lets the guest run again after a suspension, or for the first time after a restore.
     fn resume(&self, py: Python<'_>) -> PyResult<()> {
-        self.with(py, "resume", SimDomain::resume)
+        self.with(py, "resume", |domain| retry_while_busy(&MachineClock, || domain.resume()))
     }
 
     /// Stops the vCPUs without the guest's knowing.
